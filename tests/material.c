@@ -1,0 +1,264 @@
+/* material: random numbers, problems, tensors and guarded memory for tests.
+ * SPDX-License-Identifier: MIT */
+#define _GNU_SOURCE
+#include "material.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* ---- Random numbers ----------------------------------------------------- */
+
+/* splitmix64: any seed is a good seed, and the state is one word. */
+uint64_t rng_next(rng *r) {
+    uint64_t z = r->state += 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+
+int64_t rng_between(rng *r, int64_t low, int64_t high) {
+    return low + (int64_t)(rng_next(r) % (uint64_t)(high - low + 1));
+}
+
+int rng_chance(rng *r, int percent) {
+    return rng_between(r, 0, 99) < percent;
+}
+
+double rng_normal(rng *r) {
+    double u = ((double)(rng_next(r) >> 11) + 1) * 0x1p-53, v = (double)(rng_next(r) >> 11);
+    return sqrt(-2 * log(u)) * cos(6.283185307179586 * v * 0x1p-53);
+}
+
+uint64_t test_seed(int argc, char **argv) {
+    const char *text = argc > 1 ? argv[1] : getenv("CONVT3D_TEST_SEED");
+    uint64_t seed = text ? strtoull(text, NULL, 0) : 20240607;
+    printf("seed %llu\n", (unsigned long long)seed);
+    fflush(stdout);
+    return seed;
+}
+
+int test_count(int count) {
+    const char *text = getenv("CONVT3D_TEST_PERCENT");
+    return text ? count * atoi(text) / 100 + 1 : count;
+}
+
+/* ---- Problems ----------------------------------------------------------- */
+
+static int64_t pick(rng *r, const int64_t *from, size_t count) {
+    return from[rng_next(r) % count];
+}
+#define PICK(r, table) pick(r, table, sizeof(table) / sizeof *(table))
+
+/* Numbers of channels around the widths of tiles and vectors. */
+static void random_channels(rng *r, convt3d_problem *p) {
+    static const int64_t odd[] = {1, 2, 3, 15, 16, 17, 31, 33, 47};
+    int64_t kind = rng_between(r, 0, 9);
+    p->in_channels = rng_between(r, 1, 4);
+    p->out_channels = rng_between(r, 1, 4);
+    if (kind < 3) p->out_channels = PICK(r, odd);
+    if (kind == 2 || kind == 3) p->in_channels = PICK(r, odd);
+    if (kind < 6) return;
+    p->groups = kind == 6 ? PICK(r, odd) : rng_between(r, 2, 4);
+    p->in_channels = p->groups * (kind > 7 ? rng_between(r, 1, 4) : 1);
+    p->out_channels = p->groups * (kind > 6 ? rng_between(r, 1, 4) : 1);
+}
+
+static void random_axis(rng *r, convt3d_problem *p, int a) {
+    static const int64_t small[] = {1, 1, 1, 2, 2, 3, 4};
+    static const int64_t widths[] = {3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33};
+    p->input_size[a] = a == 2 && rng_chance(r, 60) ? PICK(r, widths) : rng_between(r, 1, 6);
+    p->kernel_size[a] = rng_between(r, 1, 5);
+    p->stride[a] = PICK(r, small);
+    p->dilation[a] = PICK(r, small);
+    int64_t most = p->stride[a] > p->dilation[a] ? p->stride[a] : p->dilation[a];
+    if (rng_chance(r, 50)) p->output_padding[a] = rng_between(r, 0, most - 1);
+}
+
+/* Up to two more than the kernel's reach: layers that crop into the input. */
+static void random_padding(rng *r, convt3d_problem *p, int a) {
+    int64_t reach = p->dilation[a] * (p->kernel_size[a] - 1);
+    p->padding_before[a] = rng_between(r, 0, reach + 2);
+    p->padding_after[a] = rng_chance(r, 50) ? p->padding_before[a] : rng_between(r, 0, reach + 2);
+    /* Smaller and smaller until it is legal, which 0 always is. */
+    for (;;) {
+        int64_t out = oracle_output_size(p, a);
+        int64_t limit = p->padding_mode == CONVT3D_REFLECT    ? out - 1
+                        : p->padding_mode == CONVT3D_CIRCULAR ? out
+                                                              : INT64_MAX;
+        if (out >= 1 && p->padding_before[a] <= limit && p->padding_after[a] <= limit) return;
+        p->padding_before[a] /= 2;
+        p->padding_after[a] = p->padding_after[a] * 2 / 3;
+    }
+}
+
+void random_problem(rng *r, int64_t most_products, convt3d_problem *p) {
+    do {
+        convt3d_problem_init(p);
+        p->dtype = rng_chance(r, 30) ? CONVT3D_FLOAT64 : CONVT3D_FLOAT32;
+        if (rng_chance(r, 50)) p->padding_mode = (convt3d_padding_mode)rng_between(r, 1, 3);
+        p->bias = rng_chance(r, 50);
+        p->batch = rng_between(r, 1, 3);
+        random_channels(r, p);
+        for (int a = 0; a < 3; a++) random_axis(r, p, a);
+        if (rng_chance(r, 20)) /* cubes, as in most real layers */
+            for (int a = 1; a < 3; a++) {
+                p->kernel_size[a] = p->kernel_size[0];
+                p->stride[a] = p->stride[0];
+                p->dilation[a] = p->dilation[0];
+                p->output_padding[a] = p->output_padding[0];
+            }
+        if (rng_chance(r, 70))
+            for (int a = 0; a < 3; a++) random_padding(r, p, a);
+    } while (oracle_products(p) > most_products);
+    if (rng_chance(r, 3)) p->batch = 0;
+}
+
+const char *problem_text(const convt3d_problem *p) {
+    static char text[512];
+    convt3d_problem_format(p, text, sizeof text);
+    return text;
+}
+
+/* ---- Memory and tensors ------------------------------------------------- */
+
+guarded guarded_alloc(size_t size, int at_end) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), room = (size + page - 1) / page * page;
+    guarded g = {NULL, room + 2 * page, NULL, size};
+    g.map = mmap(NULL, g.map_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (g.map == MAP_FAILED) abort();
+    if (room && mprotect(g.map + page, room, PROT_READ | PROT_WRITE)) abort();
+    g.data = g.map + page + (at_end ? room - size : 0);
+    memset(g.data, 0xFF, size);
+    return g;
+}
+
+void guarded_free(guarded *g) {
+    if (g->map) munmap(g->map, g->map_size);
+    *g = (guarded){0};
+}
+
+/* Fills 'order' with the axes from the innermost to the outermost. */
+static void axis_order(rng *r, layout how, int rank, int order[5]) {
+    for (int i = 0; i < rank; i++) order[i] = how == LAYOUT_REVERSED ? i : rank - 1 - i;
+    int channel = rank - 4; /* in front of the three axes of space */
+    if (how == LAYOUT_CHANNELS_LAST && rank >= 4) {
+        order[0] = channel;
+        for (int i = 1; i < 4; i++) order[i] = rank - i;
+    }
+    if (how == LAYOUT_PERMUTED)
+        for (int i = rank - 1; i > 0; i--) {
+            int j = (int)rng_between(r, 0, i), swap = order[i];
+            order[i] = order[j];
+            order[j] = swap;
+        }
+}
+
+/* Sets the strides, and returns the number of elements spanned and, in *first,
+ * which of them is element (0, 0, ...). */
+static int64_t place(rng *r, convt3d_tensor *t, layout how, int64_t *first) {
+    static const int64_t nonsense[] = {0, -7, 1, 12345, (int64_t)1 << 40};
+    int order[5];
+    int64_t step = 1, low = 0, high = 0;
+    axis_order(r, how, t->rank, order);
+    for (int i = 0; i < t->rank; i++) {
+        int axis = order[i];
+        int64_t size = t->size[axis];
+        if (how == LAYOUT_SLICE) step *= rng_between(r, 1, 2);
+        t->stride[axis] = step;
+        if (how == LAYOUT_NEGATIVE && rng_chance(r, 60)) t->stride[axis] = -step;
+        if (how == LAYOUT_REPEATED && rng_chance(r, 50)) t->stride[axis] = 0;
+        *(t->stride[axis] < 0 ? &low : &high) += (size - 1) * t->stride[axis];
+        if (t->stride[axis]) step *= size;
+        if (how == LAYOUT_SLICE) step += rng_between(r, 0, 2);
+        /* The stride of a single element is never taken: it may say anything. */
+        if (size == 1 && how != LAYOUT_DENSE && rng_chance(r, 30))
+            t->stride[axis] = PICK(r, nonsense);
+    }
+    *first = -low;
+    return high - low + 1;
+}
+
+material material_make(rng *r, const convt3d_problem *p, oracle_role role, layout how,
+                       int unbatched) {
+    int64_t shape[5], count = oracle_count(p, role), first;
+    int rank = oracle_shape(p, role, shape), drop = unbatched && rank == 5 && role != ORACLE_WEIGHT;
+    material m;
+    m.tensor = convt3d_tensor_dense(NULL, p->dtype, rank - drop, shape + drop);
+    m.memory = (guarded){0};
+    if (count == 0) return m; /* nothing to point at */
+    int64_t span = place(r, &m.tensor, how, &first);
+    size_t lead = how == LAYOUT_SLICE ? 1 : 0, each = p->dtype == CONVT3D_FLOAT64 ? 8 : 4;
+    m.memory = guarded_alloc(((size_t)span + lead) * each, rng_chance(r, 50));
+    m.tensor.data = m.memory.data + ((size_t)first + lead) * each;
+    return m;
+}
+
+void material_free(material *m) {
+    guarded_free(&m->memory);
+}
+
+/* The address of the element at this place in the dense order. */
+static unsigned char *element(const convt3d_tensor *t, int64_t index) {
+    int64_t offset = 0;
+    for (int a = t->rank - 1; a >= 0; a--) {
+        int64_t i = index % t->size[a];
+        if (i) offset += i * t->stride[a];
+        index /= t->size[a];
+    }
+    return (unsigned char *)t->data + offset * (t->dtype == CONVT3D_FLOAT64 ? 8 : 4);
+}
+
+static int64_t element_count(const convt3d_tensor *t) {
+    int64_t count = 1;
+    for (int a = 0; a < t->rank; a++) count *= t->size[a];
+    return count;
+}
+
+void material_store(const material *m, const real *values) {
+    for (int64_t i = 0, count = element_count(&m->tensor); i < count; i++) {
+        double wide = (double)values[i];
+        float narrow = (float)values[i];
+        if (m->tensor.dtype == CONVT3D_FLOAT64)
+            memcpy(element(&m->tensor, i), &wide, sizeof wide);
+        else
+            memcpy(element(&m->tensor, i), &narrow, sizeof narrow);
+    }
+}
+
+void material_load(const material *m, real *values) {
+    for (int64_t i = 0, count = element_count(&m->tensor); i < count; i++) {
+        double wide;
+        float narrow;
+        if (m->tensor.dtype == CONVT3D_FLOAT64) {
+            memcpy(&wide, element(&m->tensor, i), sizeof wide);
+            values[i] = wide;
+        } else {
+            memcpy(&narrow, element(&m->tensor, i), sizeof narrow);
+            values[i] = narrow;
+        }
+    }
+}
+
+int material_untouched(const material *m) {
+    for (size_t i = 0; i < m->memory.size; i++)
+        if (m->memory.data[i] != 0xFF) return 0;
+    return 1;
+}
+
+int material_gaps_untouched(const material *m) {
+    if (!m->memory.map) return 1;
+    size_t each = m->tensor.dtype == CONVT3D_FLOAT64 ? 8 : 4;
+    unsigned char *ours = calloc(m->memory.size, 1);
+    if (!ours) abort();
+    for (int64_t i = 0, count = element_count(&m->tensor); i < count; i++)
+        memset(ours + (element(&m->tensor, i) - m->memory.data), 1, each);
+    int intact = 1;
+    for (size_t i = 0; i < m->memory.size; i++)
+        if (!ours[i] && m->memory.data[i] != 0xFF) intact = 0;
+    free(ours);
+    return intact;
+}

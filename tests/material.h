@@ -1,0 +1,81 @@
+/* material: what the tests of the layer are fed with: seeded random numbers,
+ * problems from all over the argument space, tensors in every memory layout,
+ * and memory that faults one byte beyond its end or before its start.
+ * SPDX-License-Identifier: MIT */
+#ifndef CONVT3D_TESTS_MATERIAL_H
+#define CONVT3D_TESTS_MATERIAL_H
+
+#include "oracle.h"
+
+/* ---- Random numbers ----------------------------------------------------- */
+
+typedef struct rng {
+    uint64_t state;
+} rng;
+
+uint64_t rng_next(rng *r);
+int64_t rng_between(rng *r, int64_t low, int64_t high); /* both included */
+int rng_chance(rng *r, int percent);
+double rng_normal(rng *r);
+
+/* The first argument, else $CONVT3D_TEST_SEED, else a fixed number; printed, so
+ * that any failure can be had again. */
+uint64_t test_seed(int argc, char **argv);
+
+/* $CONVT3D_TEST_PERCENT of 'count' (default: all of it), for slow sanitizers. */
+int test_count(int count);
+
+/* ---- Problems ----------------------------------------------------------- */
+
+/* Any legal problem of at most so many products (empty batches included),
+ * with a liking for odd corners. */
+void random_problem(rng *r, int64_t most_products, convt3d_problem *p);
+
+/* The problem string, in a buffer of its own that the next call reuses. */
+const char *problem_text(const convt3d_problem *p);
+
+/* ---- Memory and tensors ------------------------------------------------- */
+
+typedef struct guarded {
+    unsigned char *map;
+    size_t map_size;
+    unsigned char *data;
+    size_t size;
+} guarded;
+
+/* 'size' bytes of 0xFF (a NaN in both types) that touch an unreadable page with
+ * their end or with their start. */
+guarded guarded_alloc(size_t size, int at_end);
+void guarded_free(guarded *g);
+
+typedef enum layout {
+    LAYOUT_DENSE,
+    LAYOUT_CHANNELS_LAST,
+    LAYOUT_REVERSED, /* the first axis contiguous: column-major */
+    LAYOUT_PERMUTED,
+    LAYOUT_NEGATIVE, /* some axes run backwards */
+    LAYOUT_SLICE,    /* every axis with gaps, and not from the start */
+    LAYOUT_REPEATED, /* zero strides on some axes: inputs only */
+    LAYOUT_COUNT
+} layout;
+
+typedef struct material {
+    guarded memory;
+    convt3d_tensor tensor;
+} material;
+
+/* A tensor for this role, all NaN.  'unbatched' leaves the batch axis out. */
+material material_make(rng *r, const convt3d_problem *p, oracle_role role, layout how,
+                       int unbatched);
+void material_free(material *m);
+
+/* Between the tensor and dense values.  After storing into a layout that
+ * repeats elements, load says what is there. */
+void material_store(const material *m, const real *values);
+void material_load(const material *m, real *values);
+
+/* 1 if all bytes are still 0xFF: every one, or those between the elements. */
+int material_untouched(const material *m);
+int material_gaps_untouched(const material *m);
+
+#endif
