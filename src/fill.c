@@ -53,37 +53,43 @@ static void fill_default(const convt3d_tensor *weight, const convt3d_tensor *bia
 
 /* ---- Trilinear ------------------------------------------------------------ */
 
+static convt3d_status check_axis(const char *fill, const char *name, const convt3d_problem *layer,
+                                 int a, int64_t value, int64_t wanted, convt3d_error *err) {
+    if (value == wanted) return CONVT3D_OK;
+    return convt3d_fail(err, CONVT3D_ARG,
+                        "%s is %lld on the %s axis, but must be %lld: %s fill with stride %lld "
+                        "needs that",
+                        name, (long long)value, convt3d_axis_name(a), (long long)wanted, fill,
+                        (long long)layer->stride[a]);
+}
+
 static convt3d_status check_trilinear_axis(const convt3d_problem *layer, int a,
                                            convt3d_error *err) {
     int64_t s = layer->stride[a];
+    /* 2s - s mod 2 overflows only where the kernel is smaller anyway. */
+    int64_t kernel = s > INT64_MAX / 2 ? INT64_MAX : 2 * s - s % 2;
     const struct {
         const char *name;
         int64_t value, wanted;
-    } rules[] = {{"dilation", layer->dilation[a], 1},
-                 {"output_padding", layer->output_padding[a], 0},
-                 {"padding before", layer->padding_before[a], s / 2},
-                 {"padding after", layer->padding_after[a], s / 2}};
-    /* Not 2s - s mod 2 = kernel_size, since 2s may overflow. */
-    int64_t k = layer->kernel_size[a];
-    if (k - s != s - s % 2)
-        return convt3d_fail(err, CONVT3D_ARG,
-                            "kernel_size %lld (%s): a trilinear fill with stride %lld needs "
-                            "kernel_size = 2*stride - stride mod 2",
-                            (long long)k, convt3d_axis_name(a), (long long)s);
-    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
-        if (rules[i].value != rules[i].wanted)
-            return convt3d_fail(err, CONVT3D_ARG,
-                                "%s %lld (%s): a trilinear fill with stride %lld needs %lld",
-                                rules[i].name, (long long)rules[i].value, convt3d_axis_name(a),
-                                (long long)s, (long long)rules[i].wanted);
+    } rules[] = {{"kernel_size", layer->kernel_size[a], kernel},
+                 {"dilation", layer->dilation[a], 1},
+                 {"padding (before)", layer->padding_before[a], s / 2},
+                 {"padding (after)", layer->padding_after[a], s / 2},
+                 {"output_padding", layer->output_padding[a], 0}};
+    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
+        convt3d_status status = check_axis("a trilinear", rules[i].name, layer, a, rules[i].value,
+                                           rules[i].wanted, err);
+        if (status) return status;
+    }
     return CONVT3D_OK;
 }
 
 static convt3d_status check_trilinear(const convt3d_problem *layer, convt3d_error *err) {
     if (layer->groups != layer->in_channels || layer->groups != layer->out_channels)
         return convt3d_fail(err, CONVT3D_ARG,
-                            "groups %lld, in_channels %lld, out_channels %lld: a trilinear fill "
-                            "treats each channel alone and needs all three equal",
+                            "groups is %lld, in_channels %lld and out_channels %lld, but a "
+                            "trilinear fill, which treats each channel alone, needs three equal "
+                            "numbers",
                             (long long)layer->groups, (long long)layer->in_channels,
                             (long long)layer->out_channels);
     for (int a = 0; a < 3; a++) {
@@ -125,15 +131,11 @@ static void fill_trilinear(const convt3d_problem *layer, const convt3d_tensor *w
 
 static convt3d_status check_icnr(const convt3d_problem *layer, convt3d_error *err) {
     for (int a = 0; a < 3; a++) {
-        if (layer->kernel_size[a] != layer->stride[a])
-            return convt3d_fail(err, CONVT3D_ARG,
-                                "kernel_size %lld (%s): an ICNR fill needs kernel_size = stride, "
-                                "here %lld",
-                                (long long)layer->kernel_size[a], convt3d_axis_name(a),
-                                (long long)layer->stride[a]);
-        if (layer->dilation[a] != 1)
-            return convt3d_fail(err, CONVT3D_ARG, "dilation %lld (%s): an ICNR fill needs 1",
-                                (long long)layer->dilation[a], convt3d_axis_name(a));
+        convt3d_status status = check_axis("an ICNR", "kernel_size", layer, a,
+                                           layer->kernel_size[a], layer->stride[a], err);
+        if (!status)
+            status = check_axis("an ICNR", "dilation", layer, a, layer->dilation[a], 1, err);
+        if (status) return status;
     }
     return CONVT3D_OK;
 }
@@ -182,6 +184,7 @@ convt3d_status convt3d_module_fill(convt3d_module *module, convt3d_fill fill, ui
         return CONVT3D_OK;
     }
     return convt3d_fail(err, CONVT3D_ARG,
-                        "fill %d is unknown; legal are 0 (default), 1 (trilinear), 2 (ICNR)",
+                        "fill is %d, but must be one of CONVT3D_FILL_DEFAULT, "
+                        "CONVT3D_FILL_TRILINEAR and CONVT3D_FILL_ICNR",
                         (int)fill);
 }
