@@ -262,3 +262,76 @@ int material_gaps_untouched(const material *m) {
     free(ours);
     return intact;
 }
+
+/* ---- A layer and all its tensors ---------------------------------------- */
+
+int layer_unknown(convt3d_direction direction, oracle_role role) {
+    switch (direction) {
+    case CONVT3D_FORWARD:
+        return role == ORACLE_OUTPUT;
+    case CONVT3D_BACKWARD_INPUT:
+        return role == ORACLE_INPUT;
+    default:
+        return role == ORACLE_WEIGHT || role == ORACLE_BIAS;
+    }
+}
+
+int layer_known(convt3d_direction direction, oracle_role role) {
+    if (direction == CONVT3D_BACKWARD_INPUT && role == ORACLE_BIAS) return 0;
+    return !layer_unknown(direction, role);
+}
+
+layer layer_make(rng *r, const convt3d_problem *p, convt3d_direction direction, int flags) {
+    layer l;
+    l.p = *p;
+    l.direction = direction;
+    for (int role = 0; role < 4; role++) {
+        int layouts = layer_unknown(direction, (oracle_role)role) ? LAYOUT_REPEATED : LAYOUT_COUNT;
+        layout how = flags & LAYER_DENSE ? LAYOUT_DENSE : (layout)rng_between(r, 0, layouts - 1);
+        int64_t count = oracle_count(p, (oracle_role)role);
+        l.tensor[role] =
+            material_make(r, p, (oracle_role)role, how, flags & LAYER_UNBATCHED && p->batch == 1);
+        l.value[role] = malloc((size_t)(count + 1) * sizeof(real));
+        if (!l.value[role]) abort();
+        for (int64_t i = 0; i < count; i++) l.value[role][i] = NAN;
+    }
+    return l;
+}
+
+void layer_free(layer *l) {
+    for (int role = 0; role < 4; role++) {
+        material_free(&l->tensor[role]);
+        free(l->value[role]);
+    }
+}
+
+void layer_store(layer *l, oracle_role role) {
+    material_store(&l->tensor[role], l->value[role]);
+    material_load(&l->tensor[role], l->value[role]);
+}
+
+void layer_protect(const layer *l) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE); /* the guards stay unreadable */
+    for (int role = 0; role < 4; role++) {
+        const guarded *g = &l->tensor[role].memory;
+        if (g->map && layer_known(l->direction, (oracle_role)role))
+            mprotect(g->map + page, g->map_size - 2 * page, PROT_READ);
+    }
+}
+
+convt3d_status layer_run(const layer *l, const convt3d_plan *plan, const convt3d_weights *packed,
+                         int with_bias, convt3d_write write, const convt3d_run *run,
+                         convt3d_error *err) {
+    const convt3d_tensor *x = &l->tensor[ORACLE_INPUT].tensor;
+    const convt3d_tensor *w = packed ? NULL : &l->tensor[ORACLE_WEIGHT].tensor;
+    const convt3d_tensor *b = with_bias ? &l->tensor[ORACLE_BIAS].tensor : NULL;
+    const convt3d_tensor *y = &l->tensor[ORACLE_OUTPUT].tensor;
+    switch (l->direction) {
+    case CONVT3D_FORWARD:
+        return convt3d_forward(plan, x, w, packed, b, y, run, err);
+    case CONVT3D_BACKWARD_INPUT:
+        return convt3d_backward_input(plan, y, w, packed, x, write, run, err);
+    default:
+        return convt3d_backward_weight(plan, x, y, w, b, write, run, err);
+    }
+}

@@ -78,4 +78,38 @@ void material_load(const material *m, real *values);
 int material_untouched(const material *m);
 int material_gaps_untouched(const material *m);
 
+/* ---- A layer and all its tensors ---------------------------------------- */
+
+/* By role: memory in some layout, and the same values for the oracle. */
+typedef struct layer {
+    convt3d_problem p;
+    convt3d_direction direction;
+    material tensor[4];
+    real *value[4];
+} layer;
+
+#define LAYER_DENSE     1 /* all tensors dense; else in random layouts */
+#define LAYER_UNBATCHED 2 /* for a batch of 1: 4-D tensors */
+
+/* All values are NaN at first.  Known tensors may get layouts that repeat
+ * elements, unknown ones don't. */
+layer layer_make(rng *r, const convt3d_problem *p, convt3d_direction direction, int flags);
+void layer_free(layer *l);
+
+/* Whether the direction computes the tensor in this role, or reads it. */
+int layer_unknown(convt3d_direction direction, oracle_role role);
+int layer_known(convt3d_direction direction, oracle_role role);
+
+/* Puts the values into the tensor, and what it then holds into the values. */
+void layer_store(layer *l, oracle_role role);
+
+/* Makes everything that is known read-only, so that a write to it faults. */
+void layer_protect(const layer *l);
+
+/* Runs the library.  With 'packed', the weight tensor isn't passed; without
+ * 'with_bias', the bias (or its gradient) isn't. */
+convt3d_status layer_run(const layer *l, const convt3d_plan *plan, const convt3d_weights *packed,
+                         int with_bias, convt3d_write write, const convt3d_run *run,
+                         convt3d_error *err);
+
 #endif

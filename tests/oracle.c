@@ -153,3 +153,16 @@ void oracle_backward_bias(const convt3d_problem *p, const real *dy, real *db) {
     int64_t volume = count ? count / (p->batch * p->out_channels) : 1;
     for (int64_t i = 0; i < count; i++) db[i / volume % p->out_channels] += dy[i];
 }
+
+void oracle_run(const convt3d_problem *p, convt3d_direction direction, real *const values[4]) {
+    real *x = values[ORACLE_INPUT], *w = values[ORACLE_WEIGHT], *y = values[ORACLE_OUTPUT];
+    real *bias = values[ORACLE_BIAS];
+    if (direction == CONVT3D_FORWARD) {
+        oracle_forward(p, x, w, bias, y);
+    } else if (direction == CONVT3D_BACKWARD_INPUT) {
+        oracle_backward_input(p, y, w, x);
+    } else {
+        oracle_backward_weight(p, x, y, w);
+        if (bias) oracle_backward_bias(p, y, bias);
+    }
+}

@@ -41,4 +41,8 @@ void oracle_backward_input(const convt3d_problem *p, const real *dy, const real 
 void oracle_backward_weight(const convt3d_problem *p, const real *x, const real *dy, real *dw);
 void oracle_backward_bias(const convt3d_problem *p, const real *dy, real *db);
 
+/* Any direction: values by role, of which the unknown ones are overwritten.
+ * The bias may be NULL, and isn't looked at by backward_input. */
+void oracle_run(const convt3d_problem *p, convt3d_direction direction, real *const values[4]);
+
 #endif

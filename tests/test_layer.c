@@ -1,0 +1,370 @@
+/* test_layer: random problems with integer data, where every algorithm, on
+ * every instruction set, must give exactly what the oracle gives.
+ * SPDX-License-Identifier: MIT
+ *
+ * Integers are exact in any order of additions as long as the sum of
+ * magnitudes stays in the significand, so the comparison needs no tolerance,
+ * and one lost, doubled or misplaced product can't hide.  Small integers alone
+ * would not see a hidden loss of precision: wide and long operands do. */
+#include "material.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+static uint64_t seed;
+
+/* ---- What has been covered ---------------------------------------------- */
+
+static struct {
+    int64_t values, nonzero;
+    int problems, empty, unbatched, doubles, modes[4], grouped, depthwise, cropped, holes,
+        dilated_strided, output_padded, asymmetric, op_beyond_stride, with_bias, packed,
+        packed_elsewhere, scratch, accumulated, threaded;
+} seen;
+
+static void note_problem(const convt3d_problem *p) {
+    int cropped = 0, holes = 0, dilated = 0, op = 0, asymmetric = 0, beyond = 0;
+    for (int a = 0; a < 3; a++) {
+        int64_t reach = p->dilation[a] * (p->kernel_size[a] - 1);
+        cropped |= p->padding_before[a] > reach || p->padding_after[a] > reach;
+        holes |= p->stride[a] > reach + 1 || (p->stride[a] == p->dilation[a] && p->stride[a] > 1);
+        dilated |= p->stride[a] > 1 && p->dilation[a] > 1;
+        op |= p->output_padding[a] > 0;
+        beyond |= p->output_padding[a] >= p->stride[a];
+        asymmetric |= p->padding_before[a] != p->padding_after[a];
+    }
+    seen.problems++;
+    seen.empty += p->batch == 0;
+    seen.doubles += p->dtype == CONVT3D_FLOAT64;
+    seen.modes[p->padding_mode]++;
+    seen.grouped += p->groups > 1;
+    seen.depthwise += p->groups > 1 && p->groups == p->in_channels;
+    seen.cropped += cropped;
+    seen.holes += holes;
+    seen.dilated_strided += dilated;
+    seen.output_padded += op;
+    seen.op_beyond_stride += beyond;
+    seen.asymmetric += asymmetric;
+}
+
+/* ---- Integer data ------------------------------------------------------- */
+
+typedef enum operands {
+    SMALL_BY_SMALL,
+    WIDE_BY_WIDE, /* 12 by 11 bits of float32's 24; 27 by 24 of float64's 52 */
+    LONG_BY_BIT   /* 20 bits by a sign; 48 by a sign */
+} operands;
+
+/* Integers whose lowest bit is set, so that every bit of the width counts. */
+static real wide_integer(rng *r, int bits) {
+    int64_t top = (int64_t)1 << bits, value = rng_between(r, 0, top - 1) | 1;
+    return (real)(rng_chance(r, 50) ? value : -value);
+}
+
+static real operand(rng *r, operands kind, int second, int wide_type) {
+    if (kind == SMALL_BY_SMALL) return (real)rng_between(r, -8, 8);
+    if (kind == WIDE_BY_WIDE)
+        return wide_integer(r, wide_type ? (second ? 24 : 27) : (second ? 11 : 12));
+    return second ? (real)rng_between(r, -1, 1) : wide_integer(r, wide_type ? 48 : 20);
+}
+
+/* The largest sum of magnitudes that one result adds up. */
+static real largest_sum(const layer *l) {
+    real *magnitude[4], largest = 0;
+    for (int role = 0; role < 4; role++) {
+        int64_t count = oracle_count(&l->p, (oracle_role)role);
+        magnitude[role] = malloc((size_t)(count + 1) * sizeof(real));
+        for (int64_t i = 0; i < count; i++)
+            magnitude[role][i] = l->value[role][i] < 0 ? -l->value[role][i] : l->value[role][i];
+    }
+    oracle_run(&l->p, l->direction, magnitude);
+    for (int role = 0; role < 4; role++) {
+        int64_t count = oracle_count(&l->p, (oracle_role)role);
+        for (int64_t i = 0; i < count && layer_unknown(l->direction, (oracle_role)role); i++)
+            if (magnitude[role][i] > largest) largest = magnitude[role][i];
+        free(magnitude[role]);
+    }
+    return largest;
+}
+
+/* Fills what is known, and thins it out until every sum is exact. */
+static void fill_known(rng *r, layer *l, operands kind) {
+    int wide_type = l->p.dtype == CONVT3D_FLOAT64, role;
+    real limit = wide_type ? 0x1p52L : 0x1p24L, previous = 8;
+    oracle_role pair[2];
+    int pairs = 0, swap = rng_chance(r, 50);
+    for (role = ORACLE_INPUT; role <= ORACLE_OUTPUT; role++)
+        if (layer_known(l->direction, (oracle_role)role)) pair[pairs++] = (oracle_role)role;
+    for (int k = 0; k < 2; k++) {
+        real *v = l->value[pair[k]];
+        for (int64_t i = 0, n = oracle_count(&l->p, pair[k]); i < n; i++)
+            v[i] = operand(r, kind, k ^ swap, wide_type);
+        layer_store(l, pair[k]);
+    }
+    if (l->direction == CONVT3D_FORWARD) {
+        for (int64_t i = 0; i < l->p.out_channels; i++)
+            l->value[ORACLE_BIAS][i] = (real)rng_between(r, -9, 9);
+        layer_store(l, ORACLE_BIAS);
+    }
+    for (int turn = 0; largest_sum(l) + previous > limit; turn ^= 1) {
+        real *v = l->value[pair[turn]];
+        for (int64_t i = 0, n = oracle_count(&l->p, pair[turn]); i < n; i++)
+            if (rng_chance(r, 35)) v[i] = 0;
+        layer_store(l, pair[turn]);
+    }
+}
+
+/* ---- One run ------------------------------------------------------------ */
+
+static const struct {
+    const char *algorithm;
+    int every_isa;
+} algorithms[] = {{NULL, 0}, {"reference", 0}, {"engine", 1}};
+
+static void complain(const layer *l, const convt3d_options *o, const char *what) {
+    print_error("%s: %s, algorithm %s, isa %s, %d threads, seed %llu\n",
+                convt3d_direction_name(l->direction), problem_text(&l->p),
+                o->algorithm ? o->algorithm : "any", o->isa ? o->isa : "any", (int)o->threads,
+                (unsigned long long)seed);
+    fail_msg("%s", what);
+}
+
+/* Weights packed for another batch and another input size serve as well. */
+static convt3d_weights *pack(rng *r, const layer *l, const convt3d_options *o,
+                             const convt3d_plan *plan) {
+    convt3d_weights *packed = NULL;
+    convt3d_plan *other = NULL;
+    convt3d_problem p = l->p;
+    convt3d_error err = {CONVT3D_OK, ""};
+    if (rng_chance(r, 40)) {
+        p.batch = rng_between(r, 0, 4);
+        for (int a = 0; a < 3; a++) p.input_size[a] += rng_between(r, 0, 9);
+        seen.packed_elsewhere++;
+        if (convt3d_plan_create(&p, l->direction, o, &other, &err)) complain(l, o, err.text);
+    }
+    if (convt3d_weights_pack(other ? other : plan, &l->tensor[ORACLE_WEIGHT].tensor, &packed, &err))
+        complain(l, o, err.text);
+    convt3d_plan_free(other);
+    seen.packed++;
+    return packed;
+}
+
+/* Compares what is in the tensors with expected[role], and looks for writes
+ * beside the elements. */
+static void compare(const layer *l, const convt3d_options *o, int with_bias,
+                    real *const expected[4]) {
+    for (int role = 0; role < 4; role++) {
+        if (!layer_unknown(l->direction, (oracle_role)role)) continue;
+        if (role == ORACLE_BIAS && !with_bias) continue;
+        int64_t count = oracle_count(&l->p, (oracle_role)role);
+        material_load(&l->tensor[role], l->value[role]);
+        for (int64_t i = 0; i < count; i++) {
+            real got = l->value[role][i], want = expected[role][i];
+            if (!(got == want)) {
+                print_error("role %d, element %lld: %.17Lg, but the oracle says %.17Lg\n", role,
+                            (long long)i, got, want);
+                complain(l, o, "wrong value");
+            }
+            seen.nonzero += want != 0;
+        }
+        seen.values += count;
+        if (!material_gaps_untouched(&l->tensor[role])) complain(l, o, "wrote between elements");
+    }
+}
+
+/* The unknown starts as NaN, or as small integers that the result is added to. */
+static void prepare_unknown(rng *r, layer *l, int accumulate, real *const expected[4],
+                            real *want[4]) {
+    for (int role = 0; role < 4; role++) {
+        int64_t count = oracle_count(&l->p, (oracle_role)role);
+        want[role] = malloc((size_t)(count + 1) * sizeof(real));
+        if (!layer_unknown(l->direction, (oracle_role)role)) continue;
+        for (int64_t i = 0; i < count; i++) {
+            real before = (real)rng_between(r, -8, 8);
+            l->value[role][i] = accumulate ? before : (real)NAN;
+            want[role][i] = expected[role][i] + (accumulate ? before : 0);
+        }
+        layer_store(l, (oracle_role)role);
+    }
+}
+
+static void run_once(rng *r, layer *l, const convt3d_options *o, int with_bias,
+                     real *const expected[4]) {
+    int accumulate = l->direction != CONVT3D_FORWARD && rng_chance(r, 50);
+    real *want[4];
+    convt3d_plan *plan = NULL;
+    convt3d_weights *packed = NULL;
+    convt3d_run run;
+    convt3d_error err = {CONVT3D_OK, ""};
+    guarded scratch = {0};
+    char text[4096];
+    if (convt3d_plan_create(&l->p, l->direction, o, &plan, &err)) complain(l, o, err.text);
+    convt3d_plan_describe(plan, text, sizeof text);
+    if (o->algorithm && !strstr(text, o->algorithm)) complain(l, o, "another algorithm ran");
+    if (o->isa && !strstr(text, o->isa)) complain(l, o, "another isa ran");
+    if (l->direction != CONVT3D_BACKWARD_WEIGHT && rng_chance(r, 50)) packed = pack(r, l, o, plan);
+    convt3d_run_init(&run);
+    run.threads = (int32_t)rng_between(r, 0, convt3d_plan_threads(plan));
+    if (rng_chance(r, 50)) {
+        run.scratch_size = convt3d_plan_scratch_size(plan, run.threads, packed != NULL);
+        scratch = guarded_alloc(run.scratch_size, rng_chance(r, 70));
+        run.scratch = scratch.data;
+        seen.scratch++;
+    }
+    prepare_unknown(r, l, accumulate, expected, want);
+    convt3d_write write = accumulate ? CONVT3D_ACCUMULATE : CONVT3D_OVERWRITE;
+    if (layer_run(l, plan, packed, with_bias, write, &run, &err)) complain(l, o, err.text);
+    compare(l, o, with_bias, want);
+    seen.accumulated += accumulate;
+    seen.threaded += o->threads > 1;
+    convt3d_weights_free(packed);
+    convt3d_plan_free(plan);
+    guarded_free(&scratch);
+    for (int role = 0; role < 4; role++) free(want[role]);
+}
+
+static void check_direction(rng *r, const convt3d_problem *p, convt3d_direction direction,
+                            operands kind) {
+    int with_bias = rng_chance(r, 60), unbatched = p->batch == 1 && rng_chance(r, 30);
+    layer l = layer_make(r, p, direction, unbatched ? LAYER_UNBATCHED : 0);
+    fill_known(r, &l, kind);
+    layer_protect(&l);
+    seen.unbatched += unbatched;
+    seen.with_bias += with_bias;
+    real *expected[4];
+    for (int role = 0; role < 4; role++) {
+        size_t bytes = (size_t)(oracle_count(p, (oracle_role)role) + 1) * sizeof(real);
+        expected[role] = malloc(bytes);
+        memcpy(expected[role], l.value[role], bytes);
+    }
+    real *bias = expected[ORACLE_BIAS];
+    if (!with_bias) expected[ORACLE_BIAS] = NULL;
+    oracle_run(p, direction, expected);
+    expected[ORACLE_BIAS] = bias;
+    for (size_t a = 0; a < sizeof algorithms / sizeof *algorithms; a++) {
+        const char *isa = NULL;
+        for (int i = 0; i == 0 || isa; i++) {
+            convt3d_options o;
+            convt3d_options_init(&o);
+            o.algorithm = algorithms[a].algorithm;
+            o.threads = (int32_t)rng_between(r, 1, 3);
+            isa = algorithms[a].every_isa ? convt3d_isa_name(i) : NULL;
+            if (algorithms[a].every_isa && (!isa || !convt3d_isa_supported(isa))) continue;
+            o.isa = isa;
+            run_once(r, &l, &o, with_bias, expected);
+        }
+    }
+    for (int role = 0; role < 4; role++) free(expected[role]);
+    layer_free(&l);
+}
+
+static void check_problems(int count, operands kind) {
+    rng r = {seed + (uint64_t)kind};
+    for (int i = 0; i < count; i++) {
+        convt3d_problem p;
+        random_problem(&r, 60000, &p);
+        note_problem(&p);
+        for (int d = CONVT3D_FORWARD; d <= CONVT3D_BACKWARD_WEIGHT; d++)
+            check_direction(&r, &p, (convt3d_direction)d, kind);
+    }
+}
+
+/* ---- Tests -------------------------------------------------------------- */
+
+static void small_integers(void **state) {
+    (void)state;
+    check_problems(test_count(2500), SMALL_BY_SMALL);
+}
+
+static void wide_operands(void **state) {
+    (void)state;
+    check_problems(test_count(600), WIDE_BY_WIDE);
+}
+
+static void long_operands(void **state) {
+    (void)state;
+    check_problems(test_count(600), LONG_BY_BIT);
+}
+
+/* Larger problems, so that blocks, tails and slabs of every kind occur. */
+static void larger_problems(void **state) {
+    (void)state;
+    static const char *const texts[] = {
+        "n1ci16co33i6x10x35k3s2",
+        "n2ci47co17i3x5x9k3s2p1op1",
+        "n1ci33co1i5x6x40k3s2p1op1",
+        "n2ci3co48i4k4s2p1",
+        "n3ci64co40i2k4s2p1",
+        "n1ci40co64i7k2s2",
+        "n1ci30co30g30i9x9x20k3s2p1",
+        "n1ci24co24g24i8k7s2p3",
+        "n1ci17co16i6x7x70k3p1",
+        "n1ci5co12i6x8x19k3x5x2s2x1x1p0x4x2",
+        "n33ci4co4i2x3x4k2s2p1",
+        "n65ci3co5i2k3s2",
+        "n1ci3co2i2x3x4k23x9x11p5x4x3",
+        "n1ci2co2i40k1s2",
+        "n1ci8co6g2i5x6x33k3s2p1d2mreflect",
+        "n1ci6co8g2i9x8x18k4s2p2mcircular",
+        "n2ci9co4i6x6x17k5s3p2op2mreplicate",
+        "n1ci4co3i12x12x12k3s2p1op1f64",
+        "n2ci3co2i70x9x9k2p63x2x0x0x2x3",
+        "n1ci2co3i3x3x3k40p20f64",
+    };
+    rng r = {seed + 77};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        convt3d_problem p;
+        convt3d_error err;
+        if (convt3d_problem_parse(texts[i], &p, NULL, 0, &err)) fail_msg("%s", err.text);
+        note_problem(&p);
+        for (int d = CONVT3D_FORWARD; d <= CONVT3D_BACKWARD_WEIGHT; d++)
+            check_direction(&r, &p, (convt3d_direction)d, SMALL_BY_SMALL);
+    }
+}
+
+#define AT_LEAST(field, percent)                                                                   \
+    do {                                                                                           \
+        if ((int64_t)(field)*100 < (int64_t)(percent)*seen.problems)                               \
+            fail_msg("only %lld of %d problems: %s", (long long)(field), seen.problems, #field);   \
+    } while (0)
+
+/* A test that is mostly zeros, or leaves a kind of problem out, proves little. */
+static void everything_was_covered(void **state) {
+    (void)state;
+    print_message("%d problems, %lld values, %lld not zero\n", seen.problems,
+                  (long long)seen.values, (long long)seen.nonzero);
+    assert_true(seen.nonzero * 100 > seen.values * 40);
+    AT_LEAST(seen.empty, 1);
+    AT_LEAST(seen.unbatched, 10);
+    AT_LEAST(seen.doubles, 15);
+    for (int mode = 0; mode < 4; mode++) AT_LEAST(seen.modes[mode], 8);
+    AT_LEAST(seen.grouped, 15);
+    AT_LEAST(seen.depthwise, 4);
+    AT_LEAST(seen.cropped, 10);
+    AT_LEAST(seen.holes, 15);
+    AT_LEAST(seen.dilated_strided, 30);
+    AT_LEAST(seen.output_padded, 20);
+    AT_LEAST(seen.op_beyond_stride, 10);
+    AT_LEAST(seen.asymmetric, 20);
+    AT_LEAST(seen.with_bias, 100);
+    AT_LEAST(seen.packed, 100);
+    AT_LEAST(seen.packed_elsewhere, 50);
+    AT_LEAST(seen.scratch, 100);
+    AT_LEAST(seen.accumulated, 100);
+    AT_LEAST(seen.threaded, 100);
+}
+
+int main(int argc, char **argv) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(small_integers),         cmocka_unit_test(wide_operands),
+        cmocka_unit_test(long_operands),          cmocka_unit_test(larger_problems),
+        cmocka_unit_test(everything_was_covered),
+    };
+    seed = test_seed(argc, argv);
+    return cmocka_run_group_tests_name("layer", tests, NULL, NULL);
+}
