@@ -1,0 +1,66 @@
+# A thin front over CMake: the commands that a person types.
+# SPDX-License-Identifier: MIT
+.POSIX:
+.PHONY: all build demo test asan tsan lint fuzz format install clean
+
+BUILD = build
+PREFIX = /usr/local
+# Seconds that each fuzz target runs under 'make fuzz'.
+FUZZ_SECONDS = 900
+CMAKE_FLAGS =
+JOBS = $$(nproc 2>/dev/null || echo 2)
+COMPILE = cmake --build $(BUILD) --parallel $(JOBS)
+# CMake says little when all is well, so that a demo's or a test's own words are seen.
+CONFIGURE = cmake -S . --log-level=WARNING -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_FLAGS)
+
+all: build
+
+build:
+	@tools/install-deps.sh --check build
+	@$(CONFIGURE) -B $(BUILD)
+	@$(COMPILE)
+
+demo:
+	@tools/install-deps.sh demo
+	@$(CONFIGURE) -B $(BUILD)
+	@$(COMPILE) >/dev/null
+	@demo/run.sh $(BUILD)
+
+test:
+	@tools/install-deps.sh test
+	@$(CONFIGURE) -B $(BUILD) -DCONVT3D_BUILD_TESTS=ON
+	@$(COMPILE)
+	@tools/run-tests --build $(BUILD)
+
+# The C tests and the fuzz corpora once more, with the compiler watching.
+asan:
+	@tools/install-deps.sh test
+	@$(CONFIGURE) -B $(BUILD)/asan -DCONVT3D_BUILD_TESTS=ON -DCONVT3D_SANITIZE=address,undefined
+	@cmake --build $(BUILD)/asan --parallel $(JOBS)
+	@tools/run-tests --build $(BUILD)/asan --suites c,corpora
+
+tsan:
+	@tools/install-deps.sh test
+	@$(CONFIGURE) -B $(BUILD)/tsan -DCONVT3D_BUILD_TESTS=ON -DCONVT3D_SANITIZE=thread
+	@cmake --build $(BUILD)/tsan --parallel $(JOBS)
+	@tools/run-tests --build $(BUILD)/tsan --suites c,corpora
+
+lint:
+	@tools/install-deps.sh lint
+	@tools/lint.sh $(BUILD)
+
+fuzz:
+	@tools/install-deps.sh fuzz test
+	@$(CONFIGURE) -B $(BUILD)/fuzz -DCONVT3D_BUILD_TESTS=ON -DCMAKE_C_COMPILER=clang \
+	    -DCONVT3D_SANITIZE=fuzzer-no-link,address,undefined
+	@cmake --build $(BUILD)/fuzz --parallel $(JOBS)
+	@tools/fuzz.sh $(BUILD)/fuzz $(FUZZ_SECONDS)
+
+format:
+	git ls-files -z '*.c' '*.h' '*.inc' | xargs -0 clang-format -i
+
+install: build
+	cmake --install $(BUILD)
+
+clean:
+	rm -rf $(BUILD)

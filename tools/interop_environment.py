@@ -1,0 +1,67 @@
+"""The virtual environment of the interoperability tests.
+
+They compare with PyTorch, safetensors and nibabel.  PyPI has those; where it
+doesn't answer, the tests can't run, and the caller reports them as skipped.
+
+SPDX-License-Identifier: MIT
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+TORCH = "torch==2.13.0"
+OTHERS = ["numpy", "safetensors", "nibabel", "pytest"]
+
+
+class Environment:
+    def __init__(self, python, missing, reason):
+        self.python = python  # None: nothing can run
+        self.missing = missing  # modules that could not be had
+        self.reason = reason
+
+
+def _pip(python, arguments, log):
+    return subprocess.run([python, "-m", "pip", "--disable-pip-version-check", "--no-input"]
+                          + arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=log, check=False)
+
+
+def _has(python, modules):
+    code = "import " + ", ".join(modules)
+    return subprocess.run([python, "-c", code], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def _install_torch(python, log):
+    """Installs torch if that is a CPU build; returns why not, or None.
+
+    What 'torch' means depends on machine and index: on some it brings several
+    gigabytes of CUDA libraries, which a test must not do to anyone's disk."""
+    report = _pip(python, ["install", "--quiet", "--dry-run", "--report", "-", TORCH], log)
+    if report.returncode != 0:
+        return "the package index has no " + TORCH
+    names = [item["metadata"]["name"] for item in json.loads(report.stdout)["install"]]
+    if any(name.lower().startswith(("nvidia", "cuda", "triton")) for name in names):
+        return "the package index would bring CUDA libraries with " + TORCH
+    if _pip(python, ["install", "--quiet", TORCH], log).returncode != 0:
+        return TORCH + " could not be installed"
+    return None
+
+
+def prepare(folder, log_path):
+    """Makes, or completes, the environment and says what it holds."""
+    python = os.path.join(folder, "bin", "python")
+    if os.path.exists(python) and _has(python, OTHERS + ["torch"]):
+        return Environment(python, [], "")
+    with open(log_path, "wb") as log:
+        made = subprocess.run([sys.executable, "-m", "venv", folder], stdout=log, stderr=log,
+                              check=False)
+        if made.returncode != 0:
+            return Environment(None, [], "no virtual environment could be made, see " + log_path)
+        # An old pip fetches whole wheels in a dry run; a new one only reads about them.
+        if _pip(python, ["install", "--quiet", "--upgrade", "pip"] + OTHERS, log).returncode != 0:
+            return Environment(None, [], "the package index doesn't answer, see " + log_path)
+        reason = _install_torch(python, log)
+    return Environment(python, ["torch"] if reason else [], reason or "")
