@@ -127,7 +127,6 @@ static convt3d_run run_half(half *part, const convt3d_run *run, const convt3d_pl
         with.scratch_size = scratch_size;
     }
     if (with.poll) {
-        part->run = run;
         with.poll = poll_half;
         with.poll_data = part;
     }
