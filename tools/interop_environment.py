@@ -23,7 +23,8 @@ class Environment:
 
 
 def _pip(python, arguments, log):
-    return subprocess.run([python, "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    return subprocess.run([python, "-m", "pip", "--disable-pip-version-check", "--no-input",
+                           "--retries", "1", "--timeout", "30"]
                           + arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=log, check=False)
 
