@@ -284,9 +284,9 @@ CONVT3D_API size_t convt3d_plan_describe(const convt3d_plan *plan, char *text, s
 /* ---- Packed weights ----------------------------------------------------- */
 
 /* A copy of a weight tensor in the layout of one forward or backward_input
- * plan.  It never changes, and serves that plan and every plan whose problem
- * differs in batch and input_size only and that was made with the same
- * options. */
+ * plan.  It never changes, and serves that plan and every plan that was made
+ * with the same isa and algorithm for a problem that differs in batch,
+ * input_size, output_padding and bias only. */
 typedef struct convt3d_weights convt3d_weights;
 
 /* The weight tensor is read, not kept.  *weights is NULL unless OK is

@@ -93,16 +93,12 @@ static int read_field(const struct field *f, const char **text, convt3d_problem 
     }
 }
 
-/* :"name" at the end of the string. */
-static int read_name(const char *s, char *name, size_t name_size) {
+/* The bytes between the quotes of :"name", which must end the string; -1 if it
+ * is none. */
+static ptrdiff_t name_length(const char *s) {
     size_t length = strlen(s);
-    if (length < 3 || s[0] != ':' || s[1] != '"' || strchr(s + 2, '"') != s + length - 1) return 0;
-    if (name && name_size) {
-        size_t n = length - 3 < name_size - 1 ? length - 3 : name_size - 1;
-        memcpy(name, s + 2, n);
-        name[n] = 0;
-    }
-    return 1;
+    if (length < 3 || s[1] != '"' || strchr(s + 2, '"') != s + length - 1) return -1;
+    return (ptrdiff_t)length - 3;
 }
 
 convt3d_status convt3d_problem_parse(const char *text, convt3d_problem *problem, char *name,
@@ -112,7 +108,6 @@ convt3d_status convt3d_problem_parse(const char *text, convt3d_problem *problem,
     convt3d_problem p;
     int seen[FIELDS] = {0};
     const char *s = text;
-    char label[128] = "";
     convt3d_problem_init(&p);
     while (*s && *s != ':') {
         int f = 0;
@@ -133,7 +128,8 @@ convt3d_status convt3d_problem_parse(const char *text, convt3d_problem *problem,
                                 "between them; m takes a padding mode",
                                 fields[f].key, (long long)(s - text), s);
     }
-    if (*s && !read_name(s, label, sizeof label))
+    ptrdiff_t length = *s ? name_length(s) : 0;
+    if (length < 0)
         return convt3d_fail(err, CONVT3D_ARG,
                             "problem string: '%.20s' is no name; it must be :\"name\"", s);
     for (int f = 0; f < FIELDS; f++) {
@@ -145,8 +141,8 @@ convt3d_status convt3d_problem_parse(const char *text, convt3d_problem *problem,
     if (status) return status;
     *problem = p;
     if (name && name_size) {
-        size_t n = strlen(label) < name_size - 1 ? strlen(label) : name_size - 1;
-        memcpy(name, label, n);
+        size_t n = (size_t)length < name_size ? (size_t)length : name_size - 1;
+        memcpy(name, *s ? s + 2 : s, n);
         name[n] = 0;
     }
     return CONVT3D_OK;

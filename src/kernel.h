@@ -1,0 +1,81 @@
+/* kernel: the contract between the drivers and the kernels of one ISA.
+ *
+ * Kernels do arithmetic on one tile, or move one row, and know nothing of
+ * strides, padding, groups or threads.  All pointers are to elements of the
+ * kernel set's type (float or double), aligned to an element only; lengths and
+ * steps count elements.
+ * SPDX-License-Identifier: MIT */
+#ifndef CONVT3D_KERNEL_H
+#define CONVT3D_KERNEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* A run of the reduction: k steps, where step j reads 'm' values at
+ * a + j*m and a vector row at b + j*ldb. */
+typedef struct convt3d_segment {
+    int64_t a, b; /* offsets from the bases of the call */
+    int64_t k;
+} convt3d_segment;
+
+/* One tile: m rows by the kernel's width,
+ *
+ *     c[r*ldc + x] (+)= sum over segments s and steps j < s.k of
+ *                       a[s.a + j*m + r] * b[s.b + j*ldb + x]
+ *
+ * added in the order of segments and steps, one product at a time: the result
+ * doesn't depend on which tile computes it.  'accumulate' 0 starts from zero. */
+typedef struct convt3d_tile {
+    const void *a, *b;
+    void *c;
+    int64_t ldb, ldc;
+    const convt3d_segment *segments;
+    int64_t count;
+    int accumulate;
+} convt3d_tile;
+
+typedef void convt3d_gemm(const convt3d_tile *tile);
+
+#define CONVT3D_MAX_ROWS    16 /* of a tile, over all ISAs */
+#define CONVT3D_MAX_VECTORS 4
+
+typedef struct convt3d_type_kernels {
+    int lanes;                                                 /* elements of a vector */
+    int rows;                                                  /* rows of the largest tile */
+    int vectors;                                               /* vectors of the widest tile */
+    convt3d_gemm *gemm[CONVT3D_MAX_ROWS][CONVT3D_MAX_VECTORS]; /* [rows - 1][vectors - 1] */
+
+    /* to[j] = from[j*step] */
+    void (*gather)(void *to, const void *from, int64_t step, int64_t count);
+
+    /* to[j*ld + r] = from[r*row_step + j*step] for r < rows, 0 for rows <= r <
+     * padded: a block of rows laid across. */
+    void (*transpose)(void *to, int64_t ld, const void *from, int64_t row_step, int64_t step,
+                      int64_t rows, int64_t padded, int64_t count);
+
+    /* to[(j*lanes + l)*step] = (add: itself +) from[l][j] + bias: 'lanes' rows
+     * laid tooth by tooth into one. */
+    void (*store)(void *to, int64_t step, const void *const *from, int lanes, int64_t count,
+                  double bias, int add);
+
+    /* to[j*step] += from[j] */
+    void (*add)(void *to, int64_t step, const void *from, int64_t count);
+
+    /* The sum of from[j*step], in an order that depends on count only. */
+    double (*sum)(const void *from, int64_t step, int64_t count);
+
+    /* 1 if one of from[0..count) is Inf or NaN. */
+    int (*nonfinite)(const void *from, int64_t count);
+} convt3d_type_kernels;
+
+typedef struct convt3d_kernels {
+    const char *name;
+    int (*supported)(void);
+    const convt3d_type_kernels *type[2]; /* float32, float64 */
+} convt3d_kernels;
+
+#define CONVT3D_ISA(name) extern const convt3d_kernels convt3d_kernels__##name;
+#include "kernels/list.inc"
+#undef CONVT3D_ISA
+
+#endif

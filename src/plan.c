@@ -1,0 +1,152 @@
+/* plan: the ordered list of algorithms, and the choice among them.
+ * SPDX-License-Identifier: MIT */
+#include "plan.h"
+#include "cpu.h"
+#include "error.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Best first; the first that accepts the problem wins. */
+static const convt3d_algorithm *const lists[3][3] = {
+    [CONVT3D_FORWARD] = {&convt3d_reference_algorithm},
+    [CONVT3D_BACKWARD_INPUT] = {&convt3d_reference_algorithm},
+    [CONVT3D_BACKWARD_WEIGHT] = {&convt3d_reference_algorithm},
+};
+
+const char *convt3d_direction_name(convt3d_direction direction) {
+    static const char *const names[3] = {"forward", "backward_input", "backward_weight"};
+    return (unsigned)direction < 3 ? names[direction] : NULL;
+}
+
+void convt3d_options_init(convt3d_options *options) {
+    if (options) *options = (convt3d_options){.struct_size = sizeof *options};
+}
+
+int convt3d_grow(size_t *total, size_t count, size_t bytes) {
+    size_t more;
+    return !__builtin_mul_overflow(count, bytes, &more) &&
+           !__builtin_add_overflow(*total, more, total) && *total <= PTRDIFF_MAX;
+}
+
+size_t convt3d_round_up(size_t bytes) {
+    return (bytes + CONVT3D_ALIGN - 1) / CONVT3D_ALIGN * CONVT3D_ALIGN;
+}
+
+static convt3d_status choose(convt3d_plan *plan, const char *forced, convt3d_error *err) {
+    convt3d_text declined = {plan->declined, sizeof plan->declined, 0};
+    const convt3d_algorithm *const *list = lists[plan->direction];
+    int known = 0;
+    for (int i = 0; list[i]; i++) {
+        const char *why = "not the one asked for";
+        int accepted = 0;
+        if (!forced || strcmp(forced, list[i]->name) == 0) {
+            known = 1;
+            convt3d_status status = list[i]->prepare(plan, &accepted, &why, err);
+            if (status) return status;
+        }
+        if (accepted) {
+            plan->algorithm = list[i];
+            return CONVT3D_OK;
+        }
+        convt3d_text_add(&declined, "declined: %s: %s\n", list[i]->name, why);
+    }
+    if (!known)
+        return convt3d_fail(err, CONVT3D_ARG,
+                            "options.algorithm is '%.40s', but must be 'engine' or 'reference'",
+                            forced);
+    return convt3d_fail(err, CONVT3D_UNSUPPORTED, "no algorithm does this problem: %s",
+                        plan->declined);
+}
+
+/* The whole scratch of a run: room to align, packed weights, the algorithm's. */
+static int scratch_bytes(const convt3d_plan *plan, int32_t threads, int packed, size_t *bytes) {
+    size_t own;
+    *bytes = CONVT3D_ALIGN;
+    return (packed || convt3d_grow(bytes, 1, convt3d_round_up(plan->packed_bytes))) &&
+           plan->algorithm->scratch(plan, threads, &own) && convt3d_grow(bytes, 1, own);
+}
+
+static convt3d_status check_options(const convt3d_problem *problem, convt3d_direction direction,
+                                    const convt3d_options *options, convt3d_error *err) {
+    (void)problem;
+    if (!convt3d_direction_name(direction))
+        return convt3d_fail(err, CONVT3D_ARG,
+                            "direction is %d, but must be CONVT3D_FORWARD, "
+                            "CONVT3D_BACKWARD_INPUT or CONVT3D_BACKWARD_WEIGHT",
+                            (int)direction);
+    if (options && options->struct_size != sizeof *options)
+        return convt3d_fail(err, CONVT3D_ARG,
+                            "options.struct_size is %zu, but must be %zu: call "
+                            "convt3d_options_init() first",
+                            options->struct_size, sizeof *options);
+    return CONVT3D_OK;
+}
+
+convt3d_status convt3d_plan_create(const convt3d_problem *problem, convt3d_direction direction,
+                                   const convt3d_options *options, convt3d_plan **out,
+                                   convt3d_error *err) {
+    convt3d_plan local = {0}, *plan;
+    if (!out) return convt3d_fail(err, CONVT3D_ARG, "plan is NULL");
+    *out = NULL;
+    convt3d_status status = check_options(problem, direction, options, err);
+    if (!status) status = convt3d_problem_check(problem, &local.geometry, err);
+    if (!status)
+        status = convt3d_threads_choose(options ? options->threads : 0, &local.threads, err);
+    if (!status)
+        status = convt3d_kernels_choose(options ? options->isa : NULL, &local.kernels, err);
+    if (status) return status;
+    local.problem = *problem;
+    local.direction = direction;
+    local.type = local.kernels->type[problem->dtype == CONVT3D_FLOAT64];
+    plan = malloc(sizeof *plan);
+    if (!plan) return convt3d_fail_nomem(err, "a plan", sizeof *plan);
+    *plan = local;
+    status = choose(plan, options ? options->algorithm : NULL, err);
+    size_t bytes;
+    if (!status && !scratch_bytes(plan, plan->threads, 0, &bytes))
+        status = convt3d_fail(err, CONVT3D_OVERFLOW,
+                              "the scratch of a run on %d threads would take more bytes than the "
+                              "address space has",
+                              plan->threads);
+    if (status) {
+        convt3d_plan_free(plan);
+        return status;
+    }
+    *out = plan;
+    return CONVT3D_OK;
+}
+
+void convt3d_plan_free(convt3d_plan *plan) {
+    if (plan) {
+        free(plan->details);
+        free(plan);
+    }
+}
+
+int32_t convt3d_plan_threads(const convt3d_plan *plan) {
+    return plan ? plan->threads : 0;
+}
+
+size_t convt3d_plan_scratch_size(const convt3d_plan *plan, int32_t threads, int packed_weights) {
+    size_t bytes;
+    if (!plan) return 0;
+    if (threads < 1 || threads > plan->threads) threads = plan->threads;
+    scratch_bytes(plan, threads, packed_weights, &bytes); /* fits: it did for plan->threads */
+    return bytes;
+}
+
+size_t convt3d_plan_describe(const convt3d_plan *plan, char *buffer, size_t size) {
+    convt3d_text text = {buffer, size, 0};
+    char problem[512];
+    if (size) buffer[0] = 0;
+    if (!plan) return 0;
+    convt3d_problem_format(&plan->problem, problem, sizeof problem);
+    convt3d_text_add(&text, "problem: %s\ndirection: %s\nisa: %s\nthreads: %d\n", problem,
+                     convt3d_direction_name(plan->direction), plan->kernels->name, plan->threads);
+    convt3d_text_add(&text, "%salgorithm: %s\n", plan->declined, plan->algorithm->name);
+    plan->algorithm->describe(plan, &text);
+    convt3d_text_add(&text, "scratch: %zu bytes with packed weights of %zu bytes\n",
+                     convt3d_plan_scratch_size(plan, 0, 1), plan->packed_bytes);
+    return text.length;
+}
