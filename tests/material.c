@@ -112,7 +112,8 @@ void random_problem(rng *r, int64_t most_products, convt3d_problem *p) {
             }
         if (rng_chance(r, 70))
             for (int a = 0; a < 3; a++) random_padding(r, p, a);
-    } while (oracle_products(p) > most_products);
+    } while (oracle_products(p) > most_products ||
+             oracle_count(p, ORACLE_OUTPUT) > most_products / 4);
     if (rng_chance(r, 3)) p->batch = 0;
 }
 

@@ -76,26 +76,33 @@ typedef struct landing {
     int64_t in, kernel, out;
 } landing;
 
+/* One row of each volume: along the width, every input and every tap. */
+static void one_row(const landing *axis, real *x, real *w, real *y, oracle_role collects) {
+    const int64_t *lands = axis->table;
+    for (int64_t i = 0; i < axis->in; i++)
+        for (int64_t k = 0; k < axis->kernel; k++) {
+            int64_t o = *lands++;
+            if (o < 0) continue;
+            if (collects == ORACLE_OUTPUT)
+                y[o] += x[i] * w[k];
+            else if (collects == ORACLE_INPUT)
+                x[i] += y[o] * w[k];
+            else
+                w[k] += x[i] * y[o];
+        }
+}
+
 /* Three dense volumes: one channel of x, one filter of w, one channel of y.
  * 'collects' says which of the three is the unknown. */
 static void one_channel(const landing axis[3], real *x, real *w, real *y, oracle_role collects) {
     const landing *D = &axis[0], *H = &axis[1], *W = &axis[2];
     for (int64_t ik0 = 0; ik0 < D->in * D->kernel; ik0++)
-        for (int64_t ik1 = 0; ik1 < H->in * H->kernel; ik1++)
-            for (int64_t ik2 = 0; ik2 < W->in * W->kernel; ik2++) {
-                int64_t o0 = D->table[ik0], o1 = H->table[ik1], o2 = W->table[ik2];
-                if (o0 < 0 || o1 < 0 || o2 < 0) continue;
-                real *X = x + (ik0 / D->kernel * H->in + ik1 / H->kernel) * W->in + ik2 / W->kernel;
-                real *F = w + (ik0 % D->kernel * H->kernel + ik1 % H->kernel) * W->kernel +
-                          ik2 % W->kernel;
-                real *Y = y + (o0 * H->out + o1) * W->out + o2;
-                if (collects == ORACLE_OUTPUT)
-                    *Y += *X * *F;
-                else if (collects == ORACLE_INPUT)
-                    *X += *Y * *F;
-                else
-                    *F += *X * *Y;
-            }
+        for (int64_t ik1 = 0; ik1 < H->in * H->kernel; ik1++) {
+            if (D->table[ik0] < 0 || H->table[ik1] < 0) continue;
+            one_row(W, x + (ik0 / D->kernel * H->in + ik1 / H->kernel) * W->in,
+                    w + (ik0 % D->kernel * H->kernel + ik1 % H->kernel) * W->kernel,
+                    y + (D->table[ik0] * H->out + H->table[ik1]) * W->out, collects);
+        }
 }
 
 static void all_channels(const convt3d_problem *p, real *x, real *w, real *y,

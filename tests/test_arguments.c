@@ -121,8 +121,8 @@ static void enums_and_struct_size(void **state) {
         convt3d_problem p = base_problem();
         p.padding_mode = (convt3d_padding_mode)value;
         must_refuse("padding_mode", &p, CONVT3D_ARG, &err);
-        static const char *const names[] = {"padding_mode", "zeros", "reflect", "replicate",
-                                            "circular"};
+        static const char *const names[] = {"padding_mode", "_ZEROS", "_REFLECT", "_REPLICATE",
+                                            "_CIRCULAR"};
         for (int i = 0; i < 5; i++) must_contain("padding_mode", err.text, names[i]);
         p = base_problem();
         p.dtype = (convt3d_dtype)value;

@@ -124,7 +124,7 @@ static void fill_known(rng *r, layer *l, operands kind) {
 static const struct {
     const char *algorithm;
     int every_isa;
-} algorithms[] = {{NULL, 0}, {"reference", 0}, {"engine", 1}};
+} algorithms[] = {{NULL, 1}, {"reference", 0}};
 
 static void complain(const layer *l, const convt3d_options *o, const char *what) {
     print_error("%s: %s, algorithm %s, isa %s, %d threads, seed %llu\n",
@@ -193,6 +193,13 @@ static void prepare_unknown(rng *r, layer *l, int accumulate, real *const expect
     }
 }
 
+/* Whether the plan's description has this line: a silent fallback proves nothing. */
+static int says(const char *description, const char *key, const char *value) {
+    char line[100];
+    snprintf(line, sizeof line, "\n%s: %s\n", key, value);
+    return strstr(description, line) != NULL;
+}
+
 static void run_once(rng *r, layer *l, const convt3d_options *o, int with_bias,
                      real *const expected[4]) {
     int accumulate = l->direction != CONVT3D_FORWARD && rng_chance(r, 50);
@@ -205,8 +212,9 @@ static void run_once(rng *r, layer *l, const convt3d_options *o, int with_bias,
     char text[4096];
     if (convt3d_plan_create(&l->p, l->direction, o, &plan, &err)) complain(l, o, err.text);
     convt3d_plan_describe(plan, text, sizeof text);
-    if (o->algorithm && !strstr(text, o->algorithm)) complain(l, o, "another algorithm ran");
-    if (o->isa && !strstr(text, o->isa)) complain(l, o, "another isa ran");
+    if (o->algorithm && !says(text, "algorithm", o->algorithm))
+        complain(l, o, "another algorithm ran");
+    if (o->isa && !says(text, "isa", o->isa)) complain(l, o, "another isa ran");
     if (l->direction != CONVT3D_BACKWARD_WEIGHT && rng_chance(r, 50)) packed = pack(r, l, o, plan);
     convt3d_run_init(&run);
     run.threads = (int32_t)rng_between(r, 0, convt3d_plan_threads(plan));
@@ -267,7 +275,7 @@ static void check_problems(int count, operands kind) {
     rng r = {seed + (uint64_t)kind};
     for (int i = 0; i < count; i++) {
         convt3d_problem p;
-        random_problem(&r, 60000, &p);
+        random_problem(&r, 40000, &p);
         note_problem(&p);
         for (int d = CONVT3D_FORWARD; d <= CONVT3D_BACKWARD_WEIGHT; d++)
             check_direction(&r, &p, (convt3d_direction)d, kind);
