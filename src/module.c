@@ -238,10 +238,10 @@ static void add_padding(convt3d_text *text, const convt3d_problem *p) {
 }
 
 static void add_parameter(convt3d_text *text, const char *name, const convt3d_tensor *tensor) {
-    convt3d_text_add(text, "\n  %s: (", name);
+    convt3d_text_add(text, "  %s: (", name);
     for (int i = 0; i < tensor->rank; i++)
         convt3d_text_add(text, "%s%lld", i ? ", " : "", (long long)tensor->size[i]);
-    convt3d_text_add(text, ") %s", convt3d_dtype_name(tensor->dtype));
+    convt3d_text_add(text, ") %s\n", convt3d_dtype_name(tensor->dtype));
 }
 
 size_t convt3d_module_describe(const convt3d_module *module, char *text, size_t size) {
@@ -260,7 +260,7 @@ size_t convt3d_module_describe(const convt3d_module *module, char *text, size_t 
     if (!p->bias) convt3d_text_add(&out, ", bias=False");
     if (p->padding_mode != CONVT3D_ZEROS)
         convt3d_text_add(&out, ", padding_mode=%s", convt3d_padding_mode_name(p->padding_mode));
-    convt3d_text_add(&out, ")");
+    convt3d_text_add(&out, ")\n");
     add_parameter(&out, "weight", &module->weight);
     if (module->bias.data) add_parameter(&out, "bias", &module->bias);
     return out.length;

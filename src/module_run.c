@@ -108,7 +108,7 @@ static convt3d_status check_grad_input(const convt3d_module *module, const convt
     return status;
 }
 
-/* Half of a backward call, as one of two equal parts of its progress. */
+/* One of the two runs of a backward call: half of the caller's progress. */
 typedef struct half {
     const convt3d_run *run;
     double start;
@@ -119,13 +119,8 @@ static int poll_half(void *data, double done) {
     return part->run->poll(part->run->poll_data, part->start + 0.5 * done);
 }
 
-static convt3d_run run_half(half *part, const convt3d_run *run, const convt3d_plan *plan,
-                            void *scratch, size_t scratch_size) {
+static convt3d_run run_half(const convt3d_run *run, const convt3d_plan *plan, half *part) {
     convt3d_run with = run_with(run, plan);
-    if (scratch) {
-        with.scratch = scratch;
-        with.scratch_size = scratch_size;
-    }
     if (with.poll) {
         with.poll = poll_half;
         with.poll_data = part;
@@ -139,29 +134,29 @@ static convt3d_status run_both(convt3d_module *module, const convt3d_tensor *inp
                                const convt3d_run *run, convt3d_error *err) {
     const convt3d_plan *weight_plan = module->latest[CONVT3D_BACKWARD_WEIGHT].plan;
     const convt3d_plan *input_plan = module->latest[CONVT3D_BACKWARD_INPUT].plan;
-    size_t for_weight = convt3d_plan_scratch_size(weight_plan, 0, 0);
-    size_t for_input = convt3d_plan_scratch_size(input_plan, 0, 0);
+    half halves[2] = {{run, 0.0}, {run, 0.5}};
+    convt3d_run first = run_half(run, weight_plan, &halves[0]);
+    convt3d_run second = run_half(run, input_plan, &halves[1]);
+    size_t for_weight = convt3d_plan_scratch_size(weight_plan, first.threads, 0);
+    size_t for_input = convt3d_plan_scratch_size(input_plan, second.threads, 0);
     size_t need = for_weight > for_input ? for_weight : for_input;
-    convt3d_run with = run_with(run, weight_plan);
-    half first = {run, 0.0}, second = {run, 0.5};
-    void *scratch = NULL;
-    if (with.scratch && with.scratch_size < need)
-        return convt3d_fail(err, CONVT3D_ARG, "scratch_size is %zu, but must be at least %zu",
-                            with.scratch_size, need);
-    if (!with.scratch && need) {
-        scratch = malloc(need);
-        if (!scratch) return convt3d_fail_nomem(err, "scratch", need);
+    void *owned = NULL;
+    if (first.scratch && first.scratch_size < need)
+        return convt3d_fail(err, CONVT3D_ARG, "run.scratch_size is %zu, but must be at least %zu",
+                            first.scratch_size, need);
+    if (!first.scratch) {
+        owned = malloc(need);
+        if (!owned) return convt3d_fail_nomem(err, "scratch memory", need);
+        first.scratch = second.scratch = owned;
+        first.scratch_size = second.scratch_size = need;
     }
-    with = run_half(&first, run, weight_plan, scratch, need);
     convt3d_status status =
         convt3d_backward_weight(weight_plan, input, grad_output, &module->grad_weight,
-                                convt3d_module_grad_bias(module), CONVT3D_ACCUMULATE, &with, err);
-    if (!status) {
-        with = run_half(&second, run, input_plan, scratch, need);
+                                convt3d_module_grad_bias(module), CONVT3D_ACCUMULATE, &first, err);
+    if (!status)
         status = convt3d_backward_input(input_plan, grad_output, &module->weight, NULL, grad_input,
-                                        CONVT3D_OVERWRITE, &with, err);
-    }
-    free(scratch);
+                                        CONVT3D_OVERWRITE, &second, err);
+    free(owned);
     return status;
 }
 
