@@ -9,50 +9,51 @@ PREFIX = /usr/local
 FUZZ_SECONDS = 900
 CMAKE_FLAGS =
 JOBS = $$(nproc 2>/dev/null || echo 2)
+# What CMake has to say of a fault it says on stderr; the rest would hide the answer.
 COMPILE = cmake --build $(BUILD) --parallel $(JOBS)
-# CMake says little when all is well, so that a demo's or a test's own words are seen.
-CONFIGURE = cmake -S . --log-level=WARNING -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_FLAGS)
+CONFIGURE = cmake -S . -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_FLAGS)
 
 all: build
 
 build:
 	@tools/install-deps.sh --check build
-	@$(CONFIGURE) -B $(BUILD)
+	@$(CONFIGURE) -B $(BUILD) >/dev/null
 	@$(COMPILE)
 
 demo:
 	@tools/install-deps.sh demo
-	@$(CONFIGURE) -B $(BUILD)
-	@$(COMPILE) >/dev/null
+	@$(CONFIGURE) -B $(BUILD) >/dev/null
+	@echo "Building convt3d ..."
+	@$(COMPILE) --target convt3d_command convt3d_static >/dev/null
 	@demo/run.sh $(BUILD)
 
 test:
 	@tools/install-deps.sh test
-	@$(CONFIGURE) -B $(BUILD) -DCONVT3D_BUILD_TESTS=ON
+	@$(CONFIGURE) -B $(BUILD) -DCONVT3D_BUILD_TESTS=ON >/dev/null
 	@$(COMPILE)
 	@tools/run-tests --build $(BUILD)
 
 # The C tests and the fuzz corpora once more, with the compiler watching.
 asan:
 	@tools/install-deps.sh test
-	@$(CONFIGURE) -B $(BUILD)/asan -DCONVT3D_BUILD_TESTS=ON -DCONVT3D_SANITIZE=address,undefined
+	@$(CONFIGURE) -B $(BUILD)/asan -DCONVT3D_BUILD_TESTS=ON -DCONVT3D_SANITIZE=address,undefined >/dev/null
 	@cmake --build $(BUILD)/asan --parallel $(JOBS)
 	@tools/run-tests --build $(BUILD)/asan --suites c,corpora
 
 tsan:
 	@tools/install-deps.sh test
-	@$(CONFIGURE) -B $(BUILD)/tsan -DCONVT3D_BUILD_TESTS=ON -DCONVT3D_SANITIZE=thread
+	@$(CONFIGURE) -B $(BUILD)/tsan -DCONVT3D_BUILD_TESTS=ON -DCONVT3D_SANITIZE=thread >/dev/null
 	@cmake --build $(BUILD)/tsan --parallel $(JOBS)
 	@tools/run-tests --build $(BUILD)/tsan --suites c,corpora
 
 lint:
-	@tools/install-deps.sh lint
+	@tools/install-deps.sh lint test
 	@tools/lint.sh $(BUILD)
 
 fuzz:
 	@tools/install-deps.sh fuzz test
 	@$(CONFIGURE) -B $(BUILD)/fuzz -DCONVT3D_BUILD_TESTS=ON -DCMAKE_C_COMPILER=clang \
-	    -DCONVT3D_SANITIZE=fuzzer-no-link,address,undefined
+	    -DCONVT3D_SANITIZE=fuzzer-no-link,address,undefined >/dev/null
 	@cmake --build $(BUILD)/fuzz --parallel $(JOBS)
 	@tools/fuzz.sh $(BUILD)/fuzz $(FUZZ_SECONDS)
 

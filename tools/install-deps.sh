@@ -16,7 +16,7 @@ for word in "${@:-build}"; do
     build) packages="$packages $base" ;;
     demo) packages="$packages $base python3 python3-numpy mricron-data" ;;
     test) packages="$packages $base g++ libcmocka-dev python3 python3-numpy python3-pytest python3-venv" ;;
-    lint) packages="$packages $base clang clang-format clang-tidy cppcheck shellcheck mandoc" ;;
+    lint) packages="$packages $base clang clang-format clang-tidy shellcheck mandoc" ;;
     fuzz) packages="$packages $base clang libclang-rt-14-dev" ;;
     *)
         sed -n '3,5p' "$0" >&2

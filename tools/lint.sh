@@ -24,7 +24,7 @@ formatted() {
 warnings() {
     local log=$build/lint-$1.log
     cmake -S . -B "$build/lint-$1" --log-level=WARNING -DCMAKE_C_COMPILER="$1" \
-        -DCONVT3D_BUILD_TESTS=ON -DCONVT3D_WERROR=ON -DCMAKE_EXPORT_COMPILE_COMMANDS=ON || return
+        -DCONVT3D_BUILD_TESTS=ON -DCONVT3D_WERROR=ON -DCMAKE_EXPORT_COMPILE_COMMANDS=ON >/dev/null || return
     if ! cmake --build "$build/lint-$1" --parallel "$(nproc)" -- -k >"$log" 2>&1; then
         grep -A 5 -E 'error|warning' "$log" | head -n 60
         return 1
@@ -35,16 +35,10 @@ demo_and_examples() {
     cc -std=c99 -Wall -Wextra -Werror -I include -fsyntax-only demo/*.c examples/*.c
 }
 
+# One file each: clang-tidy 14 reports false va_list errors from the second on.
 tidy() {
     git ls-files -z 'src/*.c' 'io/*.c' 'cli/*.c' |
-        xargs -0 -n 4 -P "$(nproc)" clang-tidy --quiet -p "$build/lint-clang" 2>/dev/null
-}
-
-checked() {
-    git ls-files -z 'src/*.c' 'io/*.c' 'cli/*.c' |
-        xargs -0 cppcheck --quiet --enable=warning,portability,performance --std=c99 \
-            --error-exitcode=1 --inline-suppr --suppress=missingInclude -j "$(nproc)" \
-            -I include -I src -I io
+        xargs -0 -n 1 -P "$(nproc)" clang-tidy --quiet -p "$build/lint-clang" 2>/dev/null
 }
 
 scripts() {
@@ -68,7 +62,6 @@ step "gcc -Wall -Wextra -Werror" warnings gcc
 step "clang -Wall -Wextra -Werror" warnings clang
 step "demo and examples: -Wall -Wextra -Werror" demo_and_examples
 step "clang-tidy" tidy
-step "cppcheck" checked
 step "shellcheck" scripts
 step "python compiles" python_compiles
 step "manual page" manual
