@@ -96,6 +96,10 @@ int cli_fail_status(const convt3d_error *err);
 /* A problem that the command line alone makes illegal. */
 int cli_usage_status(const convt3d_error *err);
 
+/* The exit status, once stdout is written out: a full disk behind it shows only
+ * then. */
+int cli_finish(int status);
+
 /* ---- Values (values.c) ---------------------------------------------------- */
 
 #define CLI_WHY 256

@@ -1,10 +1,7 @@
 /* main: finds the command and hands it its arguments.
  * SPDX-License-Identifier: MIT */
-#define _GNU_SOURCE
 #include "cli.h"
 
-#include <argp.h>
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -23,41 +20,27 @@ static void print_help(void) {
          "Exit status: 0 success, 1 failure at run time, 2 wrong usage.");
 }
 
-static void print_version(FILE *stream, struct argp_state *state) {
-    (void)state;
-    fprintf(stream, "convt3d %s\n", convt3d_version());
-}
-
-/* A full disk behind stdout shows only when the buffer is written out. */
-static int finish(int status) {
-    if (fflush(stdout) == 0 && !ferror(stdout)) return status;
-    return cli_fail("standard output: %s", strerror(errno));
-}
-
 int main(int argc, char **argv) {
     const char *name = argc > 1 ? argv[1] : "";
-    /* argp's own globals: they decide its exit status and --version. */
-    argp_err_exit_status = CLI_USAGE;
-    argp_program_version_hook = print_version;
     cli_signals_catch();
     if (argc < 2) return cli_usage("a command is missing");
     if (strcmp(name, "--help") == 0 || strcmp(name, "-?") == 0) {
         print_help();
-        return finish(0);
+        return cli_finish(0);
     }
     if (strcmp(name, "--usage") == 0) {
         puts("Usage: convt3d COMMAND [OPTION...]");
-        return finish(0);
+        return cli_finish(0);
     }
     if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0) {
-        print_version(stdout, NULL);
-        return finish(0);
+        printf("convt3d %s\n", convt3d_version());
+        return cli_finish(0);
     }
     for (int i = 0; i < COMMANDS; i++) {
         cli_args args;
         if (strcmp(name, commands[i]->name) != 0) continue;
         cli_options_parse(commands[i], argc - 1, argv + 1, &args);
-        return finish(commands[i]->run(&args));
+        return cli_finish(commands[i]->run(&args));
     }
     return cli_usage("unknown %s '%s'", name[0] == '-' ? "option" : "command", name);
 }

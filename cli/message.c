@@ -2,8 +2,10 @@
  * SPDX-License-Identifier: MIT */
 #include "cli.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 static const char *command_name = "convt3d";
 
@@ -22,7 +24,7 @@ int cli_usage(const char *format, ...) {
     va_start(values, format);
     say(format, values);
     va_end(values);
-    /* The words of argp, which says the same for options it doesn't know. */
+    /* As GNU programs do. */
     fprintf(stderr, "Try `%s --help' or `%s --usage' for more information.\n", command_name,
             command_name);
     return CLI_USAGE;
@@ -56,4 +58,9 @@ int cli_usage_status(const convt3d_error *err) {
     default:
         return cli_fail_status(err);
     }
+}
+
+int cli_finish(int status) {
+    if (fflush(stdout) == 0 && !ferror(stdout)) return status;
+    return cli_fail("standard output: %s", strerror(errno));
 }

@@ -6,6 +6,7 @@
 #include <argp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* The headings under which --help lists them. */
 static const char *const group_title[] = {"Files:", "The layer:", "The run:"};
@@ -70,15 +71,28 @@ static const struct {
 
 /* Keys beyond the characters, so that argp makes no short options of them. */
 #define KEY(id) (256 + (id))
+enum {
+    KEY_USAGE = KEY(CLI_OPTIONS),
+    COMMON = 3
+};
+
+/* What every command takes; last in the list of --help. */
+static const struct argp_option common[COMMON] = {
+    {.name = "help", .key = '?', .doc = "give this help list", .group = -1},
+    {.name = "usage", .key = KEY_USAGE, .doc = "give a short usage message", .group = -1},
+    {.name = "version", .key = 'V', .doc = "print the version", .group = -1},
+};
 
 const char *cli_option_name(cli_id id) {
     return option[id].name;
 }
 
 typedef struct reading {
+    const struct argp *argp;
     const cli_command *command;
     cli_args *args;
-    char name[64]; /* "convt3d forward" */
+    char *name; /* "convt3d forward" */
+    int next;   /* where it stopped, if it is wrong */
 } reading;
 
 /* A repeated option is nearly always a slip, and the first or the last of the
@@ -88,17 +102,29 @@ static void take(const char **slot, const char *what, const char *text) {
     *slot = text;
 }
 
+static void help(const reading *r, unsigned flags) {
+    argp_help(r->argp, stdout, flags, r->name);
+    exit(cli_finish(0));
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state) {
     reading *r = state->input;
     switch (key) {
-    case ARGP_KEY_INIT:
-        /* argv[0] stays "convt3d", which begins the messages; --help shall name
-         * the command as well. */
-        state->name = r->name;
+    case '?':
+        help(r, ARGP_HELP_STD_HELP & ~(unsigned)ARGP_HELP_EXIT_OK);
         return 0;
+    case KEY_USAGE:
+        help(r, ARGP_HELP_USAGE);
+        return 0;
+    case 'V':
+        printf("convt3d %s\n", convt3d_version());
+        exit(cli_finish(0));
     case ARGP_KEY_ARG:
         if (!r->command->has_operand) exit(cli_usage("'%s' is one argument too many", arg));
         take(&r->args->operand, "the file", arg);
+        return 0;
+    case ARGP_KEY_ERROR:
+        r->next = state->next;
         return 0;
     default:
         if (key < KEY(0) || key >= KEY(CLI_OPTIONS)) return ARGP_ERR_UNKNOWN;
@@ -122,23 +148,32 @@ static void list_options(uint64_t takes, struct argp_option *list) {
                                            .group = group + 1};
         }
     }
+    for (int i = 0; i < COMMON; i++) *list++ = common[i];
     *list = (struct argp_option){0};
 }
 
+/* getopt stopped just behind what it can't read, or inside it. */
+static int explain(char **argv, int next) {
+    const char *word = argv[next > 1 && argv[next - 1][0] == '-' ? next - 1 : next];
+    for (int id = 0; word && id < CLI_OPTIONS; id++)
+        if (option[id].value && strcmp(word, option[id].name) == 0)
+            return cli_usage("%s needs a value", word);
+    return cli_usage("there is no option '%s' here", word ? word : "");
+}
+
 void cli_options_parse(const cli_command *command, int argc, char **argv, cli_args *args) {
-    struct argp_option list[CLI_OPTIONS + GROUPS + 1];
+    static char name[64]; /* static: messages name the command until the end */
+    struct argp_option list[CLI_OPTIONS + GROUPS + COMMON + 1];
     struct argp argp = {
         .options = list, .parser = parse, .args_doc = command->synopsis, .doc = command->summary};
-    static char program[] = "convt3d";
-    static reading r; /* static: messages name the command until the end */
-    r.command = command;
-    r.args = args;
-    snprintf(r.name, sizeof(r.name), "convt3d %s", command->name);
-    cli_message_command(r.name);
+    reading r = {&argp, command, args, name, 0};
+    snprintf(name, sizeof(name), "convt3d %s", command->name);
+    cli_message_command(name);
     list_options(command->takes, list);
     *args = (cli_args){0};
-    argv[0] = program;
-    if (argp_parse(&argp, argc, argv, 0, NULL, &r) != 0) exit(CLI_USAGE);
+    /* argp's own messages would begin and end differently from all others. */
+    if (argp_parse(&argp, argc, argv, ARGP_NO_ERRS | ARGP_NO_HELP, NULL, &r) != 0)
+        exit(explain(argv, r.next));
     for (int id = 0; id < CLI_OPTIONS; id++)
         if ((command->needs & CLI_SET(id)) && !args->text[id])
             exit(cli_usage("%s is missing", option[id].name));

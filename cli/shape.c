@@ -123,7 +123,7 @@ static int shape(const cli_args *args) {
     convt3d_options options;
     convt3d_error err;
     int64_t output[5];
-    int rank;
+    int rank = 5;
     int status = cli_layer_parse(args, &layer);
     if (status == 0) status = cli_run_options(args, &options);
     if (status == 0) status = take_weight(args, &layer);

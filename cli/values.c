@@ -12,15 +12,16 @@
 const char *const cli_axis[3] = {"depth", "height", "width"};
 
 /* Where value 'index' of a list of 'count' belongs, for messages: an axis with
- * its side for six values, else the last axes of N, C, D, H, W. */
-static void place_name(int index, int count, char *name, size_t size) {
+ * its side for six values, all axes for the one that serves them all, else the
+ * last axes of N, C, D, H, W. */
+static void place_name(int index, int count, unsigned counts, char *name, size_t size) {
     static const char *const names[5] = {"batch", "channels", "depth", "height", "width"};
     if (count == 6)
         snprintf(name, size, "%s %s is ", cli_axis[index / 2], index % 2 ? "after" : "before");
     else if (count >= 3 && count <= 5)
         snprintf(name, size, "%s is ", names[5 - count + index]);
     else
-        name[0] = '\0';
+        snprintf(name, size, "%s", counts & CLI_COUNT(3) ? "depth, height and width are " : "");
 }
 
 static int count_values(const char *text) {
@@ -67,7 +68,7 @@ int cli_integers(const char *text, int64_t least, int64_t most, unsigned counts,
         }
         if (errno == ERANGE || values[i] < least || values[i] > most) {
             char place[40];
-            place_name(i, count, place, sizeof(place));
+            place_name(i, count, counts, place, sizeof(place));
             snprintf(why, CLI_WHY, "%s%.*s; legal are %" PRId64 " to %" PRId64, place,
                      (int)(end - at > 60 ? 60 : end - at), at, least, most);
             return 0;

@@ -188,7 +188,7 @@ static int view(const cli_args *args) {
     static const char *const endings[] = {".png", ""};
     const char *path = args->text[CLI_OPT_OUTPUT];
     io_array array = {0};
-    volume v;
+    volume v = {0};
     int64_t index;
     convt3d_error err;
     int status = cli_output_check("--output", path, endings);
