@@ -127,8 +127,8 @@ static void enums_and_struct_size(void **state) {
         p = base_problem();
         p.dtype = (convt3d_dtype)value;
         must_refuse("dtype", &p, CONVT3D_DTYPE, &err);
-        must_contain("dtype", err.text, "float32");
-        must_contain("dtype", err.text, "float64");
+        must_contain("dtype", err.text, "FLOAT32");
+        must_contain("dtype", err.text, "FLOAT64");
     }
     const size_t wrong[] = {0, 8, sizeof(convt3d_problem) - 1, SIZE_MAX};
     for (int i = 0; i < 4; i++) {
