@@ -10,6 +10,16 @@ int64_t convt3d_ceil_div(int64_t a, int64_t b) {
     return a / b + (a % b > 0);
 }
 
+int64_t convt3d_tap_period(const convt3d_axis *axis) {
+    int64_t a = axis->stride, b = axis->dilation;
+    while (b) {
+        int64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return axis->stride / a;
+}
+
 static int64_t min64(int64_t a, int64_t b) {
     return a < b ? a : b;
 }

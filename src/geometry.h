@@ -52,8 +52,10 @@ int convt3d_phase_spans(const convt3d_axis *axis, int64_t phase, int64_t q0, int
  * 'to' (0: all onto one output), since u always runs upwards. */
 int convt3d_fold_spans(const convt3d_axis *axis, convt3d_span spans[3]);
 
-/* ceil(a / b) and floor(a / b) for b > 0 and any a. */
+/* Taps this far apart share a stride phase: stride / gcd(stride, dilation). */
+int64_t convt3d_tap_period(const convt3d_axis *axis);
+
+/* ceil(a / b) for b > 0 and any a. */
 int64_t convt3d_ceil_div(int64_t a, int64_t b);
-int64_t convt3d_floor_div(int64_t a, int64_t b);
 
 #endif

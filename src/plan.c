@@ -9,9 +9,9 @@
 
 /* Best first; the first that accepts the problem wins. */
 static const convt3d_algorithm *const lists[3][3] = {
-    [CONVT3D_FORWARD] = {&convt3d_reference_algorithm},
-    [CONVT3D_BACKWARD_INPUT] = {&convt3d_reference_algorithm},
-    [CONVT3D_BACKWARD_WEIGHT] = {&convt3d_reference_algorithm},
+    [CONVT3D_FORWARD] = {&convt3d_engine_correlate, &convt3d_reference_algorithm},
+    [CONVT3D_BACKWARD_INPUT] = {&convt3d_engine_correlate, &convt3d_reference_algorithm},
+    [CONVT3D_BACKWARD_WEIGHT] = {&convt3d_engine_outer, &convt3d_reference_algorithm},
 };
 
 const char *convt3d_direction_name(convt3d_direction direction) {

@@ -1,0 +1,285 @@
+/* correlate_plan: lanes, taps and pieces of a row, and the size of a task.
+ * SPDX-License-Identifier: MIT */
+#include "correlate.h"
+#include "error.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int64_t min64(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+static int64_t max64(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
+/* ---- Lanes and taps --------------------------------------------------------- */
+
+/* The lane of phase 'phase': its positions, and its taps in the order in which
+ * they come to reach real data.  0 if it has none of either. */
+static int forward_lane(const convt3d_axis *axis, int64_t phase, convt3d_lane *lane,
+                        convt3d_tap *tap) {
+    int fold = axis->mode != CONVT3D_ZEROS;
+    int64_t first = fold ? 0 : axis->before;
+    int64_t end = fold ? axis->full : axis->before + axis->out;
+    int64_t count = 0;
+    lane->phase = phase;
+    lane->q0 = convt3d_ceil_div(first - phase, axis->stride);
+    lane->q1 = convt3d_ceil_div(end - phase, axis->stride);
+    for (int64_t k = 0; k < axis->kernel; k++) {
+        int64_t reach = k * axis->dilation - phase;
+        if (reach >= 0 && reach % axis->stride == 0) {
+            int64_t e = reach / axis->stride; /* position q reads input q - e */
+            tap[count++] = (convt3d_tap){k, lane->q0 - e, e, e + axis->in};
+        }
+    }
+    lane->tap0 = 0;
+    lane->tap1 = count;
+    return count > 0 && lane->q0 < lane->q1;
+}
+
+/* All lanes of forward: the phases of the first taps, until they repeat. */
+static void forward_lanes(const convt3d_axis *axis, convt3d_correlate *c) {
+    int64_t taps = 0, distinct = min64(axis->kernel, convt3d_tap_period(axis));
+    for (int64_t k = 0; k < distinct; k++) {
+        int64_t phase = k * axis->dilation % axis->stride;
+        convt3d_lane *lane = &c->lane[c->lanes];
+        if (!forward_lane(axis, phase, lane, c->tap + taps)) continue;
+        lane->tap0 += taps;
+        lane->tap1 += taps;
+        taps = lane->tap1;
+        c->lanes++;
+    }
+}
+
+/* The one lane of backward_input. */
+static void backward_lane(const convt3d_axis *axis, convt3d_correlate *c) {
+    c->lane[0] = (convt3d_lane){.q1 = axis->in, .tap1 = axis->kernel};
+    c->lanes = 1;
+    c->row_length = convt3d_phase_row(axis, c->tap, c->span, &c->spans);
+}
+
+/* Forward's slab row: the input row with the zeros that taps may read beyond
+ * its ends; without them where only pieces are ever run. */
+static void forward_row(const convt3d_axis *axis, convt3d_correlate *c) {
+    int64_t low = INT64_MAX, high = INT64_MIN;
+    for (int64_t i = 0; i < c->lanes; i++) {
+        const convt3d_lane *lane = &c->lane[i];
+        for (int64_t t = lane->tap0; t < lane->tap1; t++) {
+            low = min64(low, c->tap[t].offset);
+            high = max64(high, c->tap[t].offset + lane->q1 - lane->q0);
+        }
+    }
+    if (c->clip) {
+        low = max64(low, 0);
+        high = min64(high, axis->in);
+    }
+    if (low >= high) low = high = 0; /* nothing is ever read */
+    for (int64_t i = 0; i < c->lanes; i++) {
+        for (int64_t t = c->lane[i].tap0; t < c->lane[i].tap1; t++) c->tap[t].offset -= low;
+    }
+    int64_t from = max64(low, 0), end = min64(high, axis->in);
+    if (from < end) c->span[c->spans++] = (convt3d_span){from, 1, end - from, from - low};
+    c->row_length = high - low;
+}
+
+/* ---- Pieces ------------------------------------------------------------------- */
+
+/* Cuts a lane where a tap starts or stops reaching real data.  Both limits rise
+ * with the tap's place in the list, so the taps at work are always a range. */
+static void cut_pieces(convt3d_correlate *c, convt3d_lane *lane, int64_t *pieces) {
+    int64_t t0 = lane->tap0, t1 = lane->tap0;
+    lane->piece0 = *pieces;
+    for (int64_t q = lane->q0, next; q < lane->q1; q = next) {
+        while (t1 < lane->tap1 && c->tap[t1].real0 <= q) t1++;
+        while (t0 < t1 && c->tap[t0].real1 <= q) t0++;
+        next = lane->q1;
+        if (t1 < lane->tap1) next = min64(next, c->tap[t1].real0);
+        if (t0 < t1) next = min64(next, c->tap[t0].real1);
+        c->piece[(*pieces)++] = (convt3d_piece){q, next, t0, t1};
+    }
+    lane->piece1 = *pieces;
+}
+
+/* Whole vectors multiplied along one row, with the halo and without. */
+static void choose_clip(const convt3d_plan *plan, convt3d_correlate *c) {
+    double whole = 0, cut = 0;
+    for (int64_t i = 0; i < c->lanes; i++) {
+        const convt3d_lane *lane = &c->lane[i];
+        whole += (double)(lane->tap1 - lane->tap0) *
+                 (double)convt3d_ceil_div(lane->q1 - lane->q0, plan->type->lanes);
+        for (int64_t p = lane->piece0; p < lane->piece1; p++)
+            cut += (double)(c->piece[p].tap1 - c->piece[p].tap0) *
+                   (double)convt3d_ceil_div(c->piece[p].q1 - c->piece[p].q0, plan->type->lanes);
+    }
+    c->clip = cut < whole;
+}
+
+static void prepare_row(const convt3d_plan *plan, convt3d_correlate *c) {
+    const convt3d_axis *axis = &plan->geometry.axis[2];
+    int64_t pieces = 0;
+    if (plan->direction == CONVT3D_FORWARD)
+        forward_lanes(axis, c);
+    else
+        backward_lane(axis, c);
+    for (int64_t i = 0; i < c->lanes; i++) {
+        cut_pieces(c, &c->lane[i], &pieces);
+        c->lane_length = max64(c->lane_length, c->lane[i].q1 - c->lane[i].q0);
+    }
+    choose_clip(plan, c);
+    if (plan->direction == CONVT3D_FORWARD) forward_row(axis, c);
+}
+
+/* ---- Tasks ---------------------------------------------------------------------- */
+
+static int64_t sources_of(const convt3d_plan *plan, int a, int64_t results) {
+    const convt3d_axis *axis = &plan->geometry.axis[a];
+    return plan->direction == CONVT3D_FORWARD ? convt3d_inputs_of_outputs(axis, results)
+                                              : convt3d_outputs_of_inputs(axis, results);
+}
+
+static void set_block(const convt3d_plan *plan, convt3d_correlate *c, int a, int64_t block) {
+    c->block[a] = block;
+    c->blocks[a] = convt3d_ceil_div(c->results[a], block);
+    c->slab_rows[a] = sources_of(plan, a, block);
+}
+
+static double slab_bytes(const convt3d_plan *plan, const convt3d_correlate *c) {
+    return (double)c->slab_rows[0] * (double)c->slab_rows[1] * (double)c->k *
+           (double)c->row_length * (double)plan->geometry.element;
+}
+
+/* Halves the blocks, depth first, until the slab fits a core's cache and there
+ * is enough to share out.  Results don't depend on it. */
+static void choose_blocks(const convt3d_plan *plan, convt3d_correlate *c) {
+    const double cache = 768 * 1024;
+    const convt3d_geometry *g = &plan->geometry;
+    for (int a = 0; a < 2; a++) set_block(plan, c, a, c->results[a]);
+    for (;;) {
+        double tasks =
+            (double)g->batch * (double)g->groups * (double)c->blocks[0] * (double)c->blocks[1];
+        int large = slab_bytes(plan, c) > cache, few = tasks < 4.0 * plan->threads;
+        /* Blocks of one stride share all of their source rows: cut them last. */
+        int64_t least[2] = {1, 1};
+        if (plan->direction == CONVT3D_FORWARD) {
+            for (int a = 0; a < 2; a++) least[a] = min64(g->axis[a].stride, c->results[a]);
+        }
+        int a = c->block[0] > least[0] ? 0 : c->block[1] > least[1] ? 1 : -1;
+        if (a < 0 && large) a = c->block[0] > 1 ? 0 : c->block[1] > 1 ? 1 : -1;
+        if (a < 0 || !(large || few)) break;
+        int64_t half = (c->block[a] + 1) / 2, unit = c->block[a] > least[a] ? least[a] : 1;
+        half = convt3d_ceil_div(half, unit) * unit;
+        set_block(plan, c, a, half < c->block[a] ? half : c->block[a] - unit);
+    }
+    int64_t tasks = g->batch * g->groups * c->blocks[0] * c->blocks[1];
+    c->m_splits = tasks > 0 && tasks < 2 * plan->threads
+                      ? min64(c->m_blocks, convt3d_ceil_div(2 * plan->threads, tasks))
+                      : 1;
+}
+
+/* Lays out a thread's scratch: slab, tile rows, full row, zeros, segments, the
+ * two lists of source rows. */
+static int size_scratch(const convt3d_plan *plan, convt3d_correlate *c) {
+    const convt3d_type_kernels *type = plan->type;
+    size_t element = plan->geometry.element, total = 0, elements;
+    int64_t slack = (int64_t)type->vectors * type->lanes; /* tiles read and write past ends */
+    int64_t full = plan->geometry.axis[2].full;
+    const int64_t sizes[4] = {c->slab_rows[0], c->slab_rows[1], c->k, c->row_length};
+    if (!convt3d_bytes(sizes, 4, element, &elements) || !convt3d_grow(&total, 1, elements) ||
+        !convt3d_grow(&total, (size_t)slack, element))
+        return 0;
+    c->at_tile = total = convt3d_round_up(total);
+    c->lane_length = convt3d_ceil_div(c->lane_length, type->lanes) * type->lanes + slack;
+    const int64_t tile[3] = {c->lanes ? c->lanes : 1, c->rows, c->lane_length};
+    if (!convt3d_bytes(tile, 3, element, &elements) || !convt3d_grow(&total, 1, elements)) return 0;
+    c->at_full = total = convt3d_round_up(total);
+    int fold = plan->direction == CONVT3D_FORWARD && plan->geometry.axis[2].mode != CONVT3D_ZEROS;
+    if (fold && !convt3d_grow(&total, (size_t)full, element)) return 0;
+    c->at_zero = total = convt3d_round_up(total);
+    if (!convt3d_grow(&total, CONVT3D_ZEROS_LENGTH, element)) return 0;
+    c->at_segments = total = convt3d_round_up(total);
+    if (!convt3d_grow(&total, CONVT3D_SEGMENTS, sizeof(convt3d_segment))) return 0;
+    for (int a = 0; a < 2; a++) {
+        c->at_list[a] = total = convt3d_round_up(total);
+        if (!convt3d_grow(&total, (size_t)c->slab_rows[a], sizeof(int64_t))) return 0;
+    }
+    c->thread_bytes = convt3d_round_up(total);
+    return 1;
+}
+
+/* ---- The whole -------------------------------------------------------------------- */
+
+static void prepare_channels(const convt3d_plan *plan, convt3d_correlate *c) {
+    const convt3d_geometry *g = &plan->geometry;
+    int forward = plan->direction == CONVT3D_FORWARD;
+    c->m = forward ? g->group_outputs : g->group_inputs;
+    c->k = forward ? g->group_inputs : g->group_outputs;
+    /* 33 channels on tiles of up to 12 rows are three of 11, not 12 + 12 + 9. */
+    c->m_blocks = convt3d_ceil_div(c->m, plan->type->rows);
+    c->rows = convt3d_ceil_div(c->m, c->m_blocks);
+    c->taps = g->axis[0].kernel * g->axis[1].kernel * g->axis[2].kernel;
+    for (int a = 0; a < 2; a++) {
+        c->results[a] = forward ? g->axis[a].out : g->axis[a].in;
+        c->sources[a] = forward ? g->axis[a].in : g->axis[a].out;
+    }
+}
+
+/* One block for the struct and its tables.  A row has at most as many lanes as
+ * taps, two cuts for each tap, and three spans for each phase. */
+static convt3d_correlate *allocate(const convt3d_plan *plan, size_t *bytes) {
+    size_t kernel = (size_t)plan->geometry.axis[2].kernel;
+    *bytes = sizeof(convt3d_correlate);
+    if (!convt3d_grow(bytes, kernel, sizeof(convt3d_lane)) ||
+        !convt3d_grow(bytes, kernel, sizeof(convt3d_tap)) ||
+        !convt3d_grow(bytes, 3 * kernel, sizeof(convt3d_piece)) ||
+        !convt3d_grow(bytes, 3 * kernel, sizeof(convt3d_span)))
+        return NULL;
+    convt3d_correlate *c = malloc(*bytes);
+    if (!c) return NULL;
+    memset(c, 0, sizeof *c);
+    c->lane = (convt3d_lane *)(c + 1);
+    c->tap = (convt3d_tap *)(c->lane + kernel);
+    c->piece = (convt3d_piece *)(c->tap + kernel);
+    c->span = (convt3d_span *)(c->piece + 3 * kernel);
+    return c;
+}
+
+convt3d_status convt3d_correlate_prepare(convt3d_plan *plan, int *accepted, const char **why,
+                                         convt3d_error *err) {
+    size_t bytes;
+    convt3d_correlate *c = allocate(plan, &bytes);
+    if (!c) return convt3d_fail_nomem(err, "a plan's tables", bytes);
+    prepare_channels(plan, c);
+    prepare_row(plan, c);
+    choose_blocks(plan, c);
+    plan->details = c;
+    const int64_t packed[5] = {plan->geometry.groups, c->m_blocks, c->taps, c->k, c->rows};
+    if (!size_scratch(plan, c) ||
+        !convt3d_bytes(packed, 5, plan->geometry.element, &plan->packed_bytes) ||
+        !convt3d_grow(&plan->packed_bytes, 1, CONVT3D_ALIGN))
+        return convt3d_fail(err, CONVT3D_OVERFLOW,
+                            "the scratch of a run would take more bytes than the address space "
+                            "has");
+    (void)why;
+    *accepted = 1;
+    return CONVT3D_OK;
+}
+
+void convt3d_correlate_describe(const convt3d_plan *plan, convt3d_text *text) {
+    const convt3d_correlate *c = plan->details;
+    convt3d_text_add(text,
+                     "tile: %lld channels by up to %d vectors of %d; %lld of them cover %lld "
+                     "channels of a group\n",
+                     (long long)c->rows, plan->type->vectors, plan->type->lanes,
+                     (long long)c->m_blocks, (long long)c->m);
+    convt3d_text_add(text, "row: %lld %s, %s; slab rows of %lld channels by %lld elements\n",
+                     (long long)c->lanes, c->lanes == 1 ? "lane" : "lanes",
+                     c->clip ? "cut where taps leave the data" : "with halo", (long long)c->k,
+                     (long long)c->row_length);
+    convt3d_text_add(text,
+                     "tasks: blocks of %lld x %lld result rows, %lld x %lld of them a sample and "
+                     "group%s; slab of up to %lld x %lld rows\n",
+                     (long long)c->block[0], (long long)c->block[1], (long long)c->blocks[0],
+                     (long long)c->blocks[1], c->m_splits > 1 ? ", split by channels" : "",
+                     (long long)c->slab_rows[0], (long long)c->slab_rows[1]);
+}
