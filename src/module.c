@@ -21,7 +21,6 @@ static int64_t smallest_input(const convt3d_problem *layer, int a) {
                   : layer->padding_mode == CONVT3D_CIRCULAR ? larger
                                                             : 1;
     int64_t full, reach, inputs;
-    if (out < 1) out = 1;
     if (__builtin_add_overflow(before, after, &full) || __builtin_add_overflow(full, out, &full))
         return INT64_MAX;
     /* Illegal values are left for the check to report. */

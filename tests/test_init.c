@@ -328,6 +328,8 @@ static void test_refused(void **state) {
     } rows[] = {
         {"ci2co2i4k4s2p1", CONVT3D_FILL_TRILINEAR, {"groups", "1", "2"}},
         {"ci2co4g2i4k4s2p1", CONVT3D_FILL_TRILINEAR, {"out_channels", "4", "equal"}},
+        {"ci4co2g2i4k4s2p1", CONVT3D_FILL_TRILINEAR, {"in_channels", "4", "equal"}},
+        {"ci1co1i4k4s2p1x1x1x1x2x1", CONVT3D_FILL_TRILINEAR, {"(before)", "width", "is 2"}},
         {"ci1co1i4k4x3x4s2p1", CONVT3D_FILL_TRILINEAR, {"kernel_size", "height", "must be 4"}},
         {"ci1co1i4k4s2p1x1x0", CONVT3D_FILL_TRILINEAR, {"padding", "width", "must be 1"}},
         {"ci1co1i4k4s2p1x1x1x2x1x1", CONVT3D_FILL_TRILINEAR, {"(after)", "height", "is 2"}},

@@ -210,6 +210,15 @@ static void test_other_sizes(void **state) {
     backward(&b);
     assert_ptr_equal(plans[0], b.module->latest[CONVT3D_BACKWARD_INPUT].plan);
     assert_ptr_equal(plans[1], b.module->latest[CONVT3D_BACKWARD_WEIGHT].plan);
+    /* The same input and another output. */
+    bench larger = b;
+    larger.p.output_padding[1] = 1;
+    make_run(&larger, 5);
+    convt3d_module_zero_grad(b.module);
+    forward(&larger);
+    backward(&larger);
+    check_against_plans(&larger);
+    free_run(&larger);
     free_run(&other);
     free_bench(&b);
 }
