@@ -10,13 +10,17 @@
 #include <string.h>
 #include <cmocka.h>
 
+/* With two threads anywhere, since scratch grows with their number. */
 static convt3d_module *make_module(const char *text) {
     convt3d_problem p;
     convt3d_module *module = NULL;
+    convt3d_options options;
     convt3d_error err;
+    convt3d_options_init(&options);
+    options.threads = 2;
     if (convt3d_problem_parse(text, &p, NULL, 0, &err) ||
-        convt3d_module_create(&p, NULL, &module, &err))
-        fail_msg("%s", err.text);
+        convt3d_module_create(&p, &options, &module, &err))
+        fail_msg("%s: %s", text, err.text);
     return module;
 }
 
@@ -156,14 +160,6 @@ static void test_refused_forward(void **state) {
     no_forward(CONVT3D_ARG, "run.scratch_size");
 }
 
-/* By a backward call with grad_input, whose plans have been made. */
-static size_t scratch_needed(void) {
-    const convt3d_latest *latest = call.module->latest;
-    size_t weight = convt3d_plan_scratch_size(latest[CONVT3D_BACKWARD_WEIGHT].plan, 0, 0);
-    size_t input = convt3d_plan_scratch_size(latest[CONVT3D_BACKWARD_INPUT].plan, 0, 0);
-    return weight > input ? weight : input;
-}
-
 static void test_refused_backward(void **state) {
     (void)state;
     const convt3d_tensor *grad_weight = convt3d_module_grad_weight(call.module);
@@ -196,9 +192,50 @@ static void test_refused_backward(void **state) {
     call.run.threads = CONVT3D_MAX_THREADS + 1, no_backward(CONVT3D_ARG, "run.threads");
     call.run.scratch = call.block, call.run.scratch_size = 1;
     no_backward(CONVT3D_ARG, "run.scratch_size");
-    /* Enough for the first run of the two isn't enough. */
-    call.run.scratch = call.block, call.run.scratch_size = scratch_needed() - 1;
-    no_backward(CONVT3D_ARG, "run.scratch_size");
+}
+
+/* Scratch must do for both runs of a backward call, whichever needs more. */
+static void check_scratch(const char *text) {
+    static char scratch[1 << 20];
+    convt3d_module *module = make_module(text);
+    const convt3d_problem *p = convt3d_module_layer(module);
+    const convt3d_tensor *grad = convt3d_module_grad_weight(module);
+    const convt3d_latest *latest = module->latest;
+    const int64_t *i = p->input_size;
+    const int64_t in[5] = {1, p->in_channels, i[0], i[1], i[2]};
+    int64_t out[5];
+    convt3d_error err;
+    convt3d_run run;
+    convt3d_run_init(&run);
+    start();
+    assert_int_equal(convt3d_problem_output_shape(p, out, NULL), CONVT3D_OK);
+    call.x = convt3d_tensor_dense(call.block, CONVT3D_FLOAT32, 5, in);
+    call.dx = convt3d_tensor_dense(call.block + ROOM / 4, CONVT3D_FLOAT32, 5, in);
+    call.dy = convt3d_tensor_dense(call.block + ROOM / 2, CONVT3D_FLOAT32, 5, out);
+    run.scratch = scratch;
+    run.scratch_size = sizeof scratch;
+    uint64_t zero = golden_hash(grad->data, bytes_of(grad));
+    if (convt3d_module_backward(module, &call.x, &call.dy, &call.dx, &run, &err))
+        fail_msg("%s: %s", text, err.text);
+    assert_true(zero != golden_hash(grad->data, bytes_of(grad)));
+    size_t weight = convt3d_plan_scratch_size(latest[CONVT3D_BACKWARD_WEIGHT].plan, 0, 0);
+    size_t input = convt3d_plan_scratch_size(latest[CONVT3D_BACKWARD_INPUT].plan, 0, 0);
+    run.scratch_size = (weight > input ? weight : input) - 1;
+    convt3d_module_zero_grad(module);
+    assert_int_equal(convt3d_module_backward(module, &call.x, &call.dy, &call.dx, &run, &err),
+                     CONVT3D_ARG);
+    must_contain(err.text, "run.scratch_size");
+    assert_true(zero == golden_hash(grad->data, bytes_of(grad)));
+    run.scratch_size++;
+    if (convt3d_module_backward(module, &call.x, &call.dy, &call.dx, &run, &err))
+        fail_msg("%s: %s", text, err.text);
+    convt3d_module_free(module);
+}
+
+static void test_scratch(void **state) {
+    (void)state;
+    check_scratch("ci2co3i3k3s2p1"); /* many taps: the weight's gradient needs more */
+    check_scratch("ci32co32i1k1");   /* many channels: the packed weights do */
 }
 
 /* More threads than the plans have are a wish, not an error; so is scratch of
@@ -252,11 +289,9 @@ static int free_call(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_output_shape),
-        cmocka_unit_test(test_refused_forward),
-        cmocka_unit_test(test_refused_backward),
-        cmocka_unit_test(test_accepted),
-        cmocka_unit_test(test_null),
+        cmocka_unit_test(test_output_shape),     cmocka_unit_test(test_refused_forward),
+        cmocka_unit_test(test_refused_backward), cmocka_unit_test(test_scratch),
+        cmocka_unit_test(test_accepted),         cmocka_unit_test(test_null),
     };
     return cmocka_run_group_tests(tests, make_call, free_call);
 }
