@@ -1,5 +1,6 @@
 /* material: random numbers, problems, tensors and guarded memory for tests.
  * SPDX-License-Identifier: MIT */
+#define _GNU_SOURCE
 #include "material.h"
 
 #include <math.h>

@@ -1,6 +1,7 @@
 /* test_options: options, environment variables, runs and packed weights as they
  * must not be, and NULL for every pointer of every function.
  * SPDX-License-Identifier: MIT */
+#define _GNU_SOURCE
 #include "material.h"
 
 #include <setjmp.h>

@@ -1,6 +1,7 @@
 /* replay: feeds stored inputs to a fuzz target, so that the ordinary test run
  * repeats what fuzzing has found: replay DIRECTORY...
  * SPDX-License-Identifier: MIT */
+#define _GNU_SOURCE
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>
