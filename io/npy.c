@@ -83,7 +83,7 @@ static convt3d_status take_shape(npy_text *text, npy_header *header) {
     if (!take(text, "(")) return bad(text, "'shape' isn't a tuple");
     int comma = 1;
     while (!take(text, ")")) {
-        if (!comma) return bad(text, "a comma is missing in 'shape'");
+        if (!comma) return bad(text, "a comma or the last bracket is missing in 'shape'");
         if (header->rank == IO_MAX_RANK) return bad(text, "'shape' has more than 8 axes");
         convt3d_status status = take_size(text, &header->size[header->rank]);
         if (status) return status;
@@ -159,7 +159,7 @@ static convt3d_status parse_header(npy_text *text, npy_header *header) {
     int comma = 1;
     if (!take(text, "{")) return bad(text, "it isn't a dictionary");
     while (!take(text, "}")) {
-        if (!comma) return bad(text, "a comma is missing");
+        if (!comma) return bad(text, "a comma or the last brace is missing");
         convt3d_status status = take_entry(text, header, &seen);
         if (status) return status;
         comma = take(text, ",");

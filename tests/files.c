@@ -9,14 +9,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
 
 static char folder[256];
+const char *files_case = "";
 
 int files_setup(void **state) {
     (void)state;
+    files_case = "";
     const char *base = getenv("TMPDIR");
     snprintf(folder, sizeof folder, "%s/convt3d-test-XXXXXX", base && base[0] ? base : "/tmp");
     if (!mkdtemp(folder)) return -1;
@@ -93,12 +96,12 @@ void files_refused(convt3d_status status, const convt3d_error *err, convt3d_stat
                    const char *words) {
     char list[256];
     if (status != want)
-        fail_msg("%s, not %s: %s", convt3d_status_name(status), convt3d_status_name(want),
-                 status ? err->text : "");
+        fail_msg("%s: %s, not %s: %s", files_case, convt3d_status_name(status),
+                 convt3d_status_name(want), status ? err->text : "");
     assert_int_equal(err->status, status);
     snprintf(list, sizeof list, "%s", words);
     for (char *word = strtok(list, "|"); word; word = strtok(NULL, "|"))
-        if (!strstr(err->text, word)) fail_msg("no '%s' in: %s", word, err->text);
+        if (!strstr(err->text, word)) fail_msg("%s: no '%s' in: %s", files_case, word, err->text);
 }
 
 void files_load_refused(const char *spec, convt3d_status want, const char *words) {
@@ -118,6 +121,58 @@ io_array files_numbers(int32_t rank, const int64_t *size) {
     for (int32_t i = 0; i < rank; i++) count *= size[i];
     for (int64_t i = 0; i < count; i++) ((float *)array.data)[i] = (float)i;
     return array;
+}
+
+void files_allow_memory(size_t more) {
+    struct rlimit limit;
+    long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    assert_non_null(file);
+    assert_int_equal(fscanf(file, "%ld", &pages), 1);
+    fclose(file);
+    getrlimit(RLIMIT_AS, &limit);
+    limit.rlim_cur = more ? (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + more : limit.rlim_max;
+    setrlimit(RLIMIT_AS, &limit);
+}
+
+/* ---- arrays --------------------------------------------------------------------- */
+
+io_array files_load(const char *spec) {
+    io_array array;
+    convt3d_error err;
+    files_ok(io_load(spec, &array, &err), &err);
+    return array;
+}
+
+void files_save(const char *spec, const io_array *array) {
+    convt3d_error err;
+    files_ok(io_save(spec, array, &err), &err);
+}
+
+void files_convert(io_array *array, convt3d_dtype dtype) {
+    convt3d_error err;
+    files_ok(io_array_convert(array, dtype, &err), &err);
+}
+
+void files_check_shape(const io_array *array, io_dtype dtype, int32_t rank, const int64_t *size,
+                       const int64_t *stride) {
+    assert_string_equal(io_dtype_name(array->dtype), io_dtype_name(dtype));
+    assert_int_equal(array->rank, rank);
+    for (int32_t i = 0; i < rank; i++) {
+        assert_int_equal(array->size[i], size[i]);
+        if (stride && size[i] > 1) assert_int_equal(array->stride[i], stride[i]);
+    }
+}
+
+void files_check_equal(const io_array *a, const io_array *b) {
+    int64_t index[IO_MAX_RANK] = {0}, at_a = 0, at_b = 0;
+    assert_int_equal(a->dtype, IO_F32);
+    files_check_shape(b, IO_F32, a->rank, a->size, NULL);
+    do {
+        at_b = 0;
+        for (int32_t i = 0; i < b->rank; i++) at_b += index[i] * b->stride[i];
+        assert_true(((float *)a->data)[at_a] == ((float *)b->data)[at_b]);
+    } while (io_array_step(a, a->rank, index, &at_a));
 }
 
 /* ---- NIfTI -------------------------------------------------------------------- */

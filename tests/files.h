@@ -18,6 +18,9 @@ void files_put(const char *path, const void *bytes, size_t size);
 /* To be freed. */
 unsigned char *files_get(const char *path, size_t *size);
 
+/* What a failure message calls the present row of a table; reset by the set-up. */
+extern const char *files_case;
+
 /* Fails the test, with the text, if 'status' isn't OK. */
 void files_ok(convt3d_status status, const convt3d_error *err);
 /* Fails the test unless 'status' is 'want' and the text has all of 'words',
@@ -27,6 +30,21 @@ void files_refused(convt3d_status status, const convt3d_error *err, convt3d_stat
 
 /* Loads 'spec' and expects to be refused, with an array that is empty. */
 void files_load_refused(const char *spec, convt3d_status want, const char *words);
+
+/* Lets the process have this much more memory, so that what a header only
+ * claims can't be asked for unnoticed; 0 lifts the limit. */
+void files_allow_memory(size_t more);
+
+/* These fail the test if the file layer fails. */
+io_array files_load(const char *spec);
+void files_save(const char *spec, const io_array *array);
+void files_convert(io_array *array, convt3d_dtype dtype);
+
+/* 'stride' may be NULL; strides of axes of size 1 aren't looked at. */
+void files_check_shape(const io_array *array, io_dtype dtype, int32_t rank, const int64_t *size,
+                       const int64_t *stride);
+/* Both arrays, float32, have the same shape and elements. */
+void files_check_equal(const io_array *a, const io_array *b);
 
 /* A dense float32 array of this shape, of the values 0, 1, 2, ... */
 io_array files_numbers(int32_t rank, const int64_t *size);
