@@ -129,19 +129,30 @@ int cli_volume_load(const cli_args *args, cli_id id, convt3d_dtype dtype, io_arr
     return status;
 }
 
-int cli_layer_bind(cli_layer *layer, const cli_parameters *parameters, const io_array *input,
-                   int64_t shape[5]) {
+/* Known before any plan: the message can name the files, and a weight for a
+ * Conv layer, the usual mistake, is recognised by its second axis. */
+static int check_channels(const cli_args *args, const convt3d_problem *problem,
+                          const int64_t *weight, int64_t channels) {
+    const char *file = args->text[CLI_OPT_WEIGHT];
+    if (weight[0] == channels) return 0;
+    return cli_fail("%s: weight has in_channels %" PRId64 ", but %s has %" PRId64 "%s",
+                    file ? file : args->text[CLI_OPT_MODULE], weight[0], args->text[CLI_OPT_INPUT],
+                    channels,
+                    weight[1] * problem->groups == channels
+                        ? "; it looks like the weight of a Conv3d layer, (out_channels, "
+                          "in_channels/groups, ...): exchange its first two axes"
+                        : "");
+}
+
+int cli_layer_bind(const cli_args *args, cli_layer *layer, const cli_parameters *parameters,
+                   const io_array *input, int64_t shape[5]) {
     convt3d_problem *problem = &layer->problem;
-    const int64_t *size = input->size + input->rank - 4, *weight = parameters->weight.size;
+    const int64_t *size = input->size + input->rank - 4;
     convt3d_error err;
+    int failed = check_channels(args, problem, parameters->weight.size, size[0]);
+    if (failed) return failed;
     problem->batch = input->rank == 5 ? input->size[0] : 1;
     memcpy(problem->input_size, size + 1, 3 * sizeof(*size));
-    /* The input is right and the weight suspect: the library then says what the
-     * weight should be, and knows a Conv layer's when out_channels is taken
-     * from the axis where that has it. */
-    if (size[0] != weight[0] && size[0] == weight[1] * problem->groups)
-        problem->out_channels = weight[0];
-    problem->in_channels = size[0];
     convt3d_status status = CONVT3D_OK;
     if (layer->has_output_size)
         status = convt3d_problem_set_output_size(problem, layer->output_size, &err);

@@ -32,7 +32,7 @@ static int bind(const cli_args *args, backward_job *job) {
                sizeof(layer->output_size));
         layer->has_output_size = 1;
     }
-    return cli_layer_bind(layer, &job->parameters, &job->input, shape);
+    return cli_layer_bind(args, layer, &job->parameters, &job->input, shape);
 }
 
 /* The input's place in space; or, if only grad_output has one, what follows

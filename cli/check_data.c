@@ -84,16 +84,17 @@ convt3d_tensor check_tensor(uint64_t *state, convt3d_dtype dtype, int rank, cons
     convt3d_tensor tensor = convt3d_tensor_dense(NULL, dtype, rank, size);
     int order[CONVT3D_MAX_RANK];
     int64_t step = 1;
+    /* Half of them dense in C order, as most callers have them. */
+    int plain = (int)between(state, 0, 1);
     for (int i = 0; i < rank; i++) {
         int j = (int)between(state, 0, i);
         order[i] = order[j];
         order[j] = i;
     }
-    /* Half of them as they come, dense in C order, as most callers have them. */
-    for (int i = 0; between(state, 0, 1) == 0 && i < rank; i++) order[i] = rank - 1 - i;
     for (int i = 0; i < rank; i++) {
-        tensor.stride[order[i]] = step;
-        step *= size[order[i]];
+        int axis = plain ? rank - 1 - i : order[i];
+        tensor.stride[axis] = step;
+        step *= size[axis];
     }
     tensor.data = allocate(&tensor);
     return tensor;

@@ -180,8 +180,8 @@ int cli_volume_load(const cli_args *args, cli_id id, convt3d_dtype dtype, io_arr
 
 /* Completes the problem by the input's shape and --output-size, if given; and
  * gives the output's shape. */
-int cli_layer_bind(cli_layer *layer, const cli_parameters *parameters, const io_array *input,
-                   int64_t shape[5]);
+int cli_layer_bind(const cli_args *args, cli_layer *layer, const cli_parameters *parameters,
+                   const io_array *input, int64_t shape[5]);
 
 convt3d_tensor cli_tensor(const io_array *array);
 

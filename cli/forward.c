@@ -48,7 +48,7 @@ static int forward(const cli_args *args) {
     if (status == 0) status = cli_parameters_load(args, &layer, &parameters);
     if (status) return status;
     status = cli_volume_load(args, CLI_OPT_INPUT, layer.problem.dtype, &input);
-    if (status == 0) status = cli_layer_bind(&layer, &parameters, &input, shape);
+    if (status == 0) status = cli_layer_bind(args, &layer, &parameters, &input, shape);
     if (status == 0)
         status = cli_result_create(layer.problem.dtype, input.rank, shape + 5 - input.rank,
                                    &result.array);
