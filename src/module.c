@@ -20,27 +20,28 @@ static int64_t smallest_input(const convt3d_problem *layer, int a) {
     int64_t out = layer->padding_mode == CONVT3D_REFLECT    ? larger + (larger < INT64_MAX)
                   : layer->padding_mode == CONVT3D_CIRCULAR ? larger
                                                             : 1;
-    int64_t full, reach, inputs;
+    int64_t full, reach;
+    /* What is illegal anyway, or overflows anyway, is the check's to report. */
+    if (before < 0 || after < 0 || layer->output_padding[a] < 0 || layer->stride[a] < 1 ||
+        layer->kernel_size[a] < 1 || layer->dilation[a] < 1 ||
+        __builtin_mul_overflow(layer->dilation[a], layer->kernel_size[a] - 1, &reach) ||
+        __builtin_add_overflow(reach, layer->output_padding[a], &reach))
+        return 1;
     if (__builtin_add_overflow(before, after, &full) || __builtin_add_overflow(full, out, &full))
         return INT64_MAX;
-    /* Illegal values are left for the check to report. */
-    if (layer->stride[a] < 1 ||
-        __builtin_mul_overflow(layer->dilation[a], layer->kernel_size[a] - 1, &reach) ||
-        __builtin_add_overflow(reach, layer->output_padding[a], &reach) || reach < 0)
-        return 1;
-    /* full <= (inputs - 1)*stride + reach + 1 */
-    inputs = full - 1 > reach ? (full - 1 - reach - 1) / layer->stride[a] + 2 : 1;
-    return inputs;
+    /* The smallest with full <= (inputs - 1)*stride + reach + 1. */
+    return full - 1 > reach ? (full - 1 - reach - 1) / layer->stride[a] + 2 : 1;
 }
 
 /* Checks layer and options by planning for them. */
 static convt3d_status check_layer(convt3d_module *module, const convt3d_problem *layer,
                                   const convt3d_options *options, convt3d_error *err) {
     convt3d_plan *plan;
-    convt3d_problem probe = *layer;
-    if (layer->struct_size == sizeof probe)
-        for (int a = 0; a < 3; a++)
-            if (probe.input_size[a] == 0) probe.input_size[a] = smallest_input(layer, a);
+    convt3d_problem probe;
+    if (layer->struct_size != sizeof probe) return convt3d_problem_output_shape(layer, NULL, err);
+    probe = *layer;
+    for (int a = 0; a < 3; a++)
+        if (probe.input_size[a] == 0) probe.input_size[a] = smallest_input(layer, a);
     convt3d_status status = convt3d_plan_create(&probe, CONVT3D_FORWARD, options, &plan, err);
     if (status) return status;
     module->latest[CONVT3D_FORWARD].plan = plan;

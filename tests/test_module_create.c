@@ -206,8 +206,16 @@ static void test_create_unknown(void **state) {
     must_not_create(&p, NULL, CONVT3D_OVERFLOW, NULL);
     p.padding_before[1] = p.padding_after[1] = INT64_MAX;
     must_not_create(&p, NULL, CONVT3D_OVERFLOW, "height");
-    p.padding_before[1] = -1;
+    p.padding_before[1] = INT64_MIN;
+    p.padding_after[1] = 0;
+    p.padding_mode = CONVT3D_CIRCULAR;
     must_not_create(&p, NULL, CONVT3D_ARG, "padding");
+    p.padding_before[1] = 0;
+    p.kernel_size[1] = INT64_MIN;
+    must_not_create(&p, NULL, CONVT3D_SHAPE, "kernel_size");
+    p.kernel_size[1] = 2;
+    p.dilation[1] = INT64_MIN;
+    must_not_create(&p, NULL, CONVT3D_ARG, "dilation");
 }
 
 /* The options hold for every later plan, and the strings in them needn't live on. */
