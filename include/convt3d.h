@@ -362,7 +362,9 @@ CONVT3D_API convt3d_status convt3d_backward_weight(
 /* ---- Modules ------------------------------------------------------------ */
 
 /* The layer with its parameters: weight, bias and their gradients.  Not to be
- * used by two threads at once: it keeps the plans of its latest shapes. */
+ * used by two threads at once: it keeps the plans of its latest shapes.  In its
+ * runs, run.threads beyond the plan's number means that number, and scratch that
+ * is too small is refused with the size needed. */
 typedef struct convt3d_module convt3d_module;
 
 /* The layer's arguments are those of 'layer', whose batch, input_size and
@@ -378,7 +380,8 @@ CONVT3D_API void convt3d_module_free(convt3d_module *module); /* NULL is fine */
  * distribution on (-sqrt(k), sqrt(k)), k = groups/(out_channels*kD*kH*kW), with
  * the very values that PyTorch gives after manual_seed(seed).  TRILINEAR:
  * 'seed' unused; weights that double (stride 2; in general multiply by stride)
- * a volume by linear interpolation with half-pixel centres; needs groups =
+ * a volume by linear interpolation with half-pixel centres (with REPLICATE up
+ * to the very border for strides 2 and 3); needs groups =
  * in_channels = out_channels, kernel_size 2s - s mod 2, padding floor(s/2), no
  * output_padding, dilation 1; bias, if any, is 0.  ICNR (Aitken et al. 2017,
  * arXiv:1707.02937): the default's values, drawn once per stride^3 outputs and

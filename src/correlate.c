@@ -148,6 +148,7 @@ static void run_piece(const task *t, const convt3d_lane *lane, const convt3d_pie
             int64_t kernel_row = (depth.k * axis[1].kernel + height.k) * axis[2].kernel;
             for (int64_t i = piece->tap0; i < piece->tap1; i++) {
                 if (count == CONVT3D_SEGMENTS) {
+                    if (convt3d_stopped(&t->call->job, t->thread)) return;
                     multiply(t, lane, piece, lane_tile, weights, count, accumulate);
                     accumulate = 1;
                     count = 0;

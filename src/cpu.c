@@ -94,9 +94,9 @@ convt3d_status convt3d_threads_choose(int32_t asked, int32_t *threads, convt3d_e
 }
 
 size_t convt3d_cpu_name(char *buffer, size_t size) {
-    convt3d_text text = {buffer, size, 0};
+    convt3d_text text = {buffer, buffer ? size : 0, 0};
     char brand[49] = "unknown";
-    if (size) buffer[0] = 0;
+    convt3d_text_add(&text, "%s", ""); /* the final zero, whatever follows */
 #if defined(__x86_64__)
     unsigned r[12];
     if (__get_cpuid(0x80000002, &r[0], &r[1], &r[2], &r[3]) &&

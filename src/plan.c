@@ -137,9 +137,9 @@ size_t convt3d_plan_scratch_size(const convt3d_plan *plan, int32_t threads, int 
 }
 
 size_t convt3d_plan_describe(const convt3d_plan *plan, char *buffer, size_t size) {
-    convt3d_text text = {buffer, size, 0};
+    convt3d_text text = {buffer, buffer ? size : 0, 0};
     char problem[512];
-    if (size) buffer[0] = 0;
+    convt3d_text_add(&text, "%s", ""); /* the final zero, whatever follows */
     if (!plan) return 0;
     convt3d_problem_format(&plan->problem, problem, sizeof problem);
     convt3d_text_add(&text, "problem: %s\ndirection: %s\nisa: %s\nthreads: %d\n", problem,

@@ -158,8 +158,8 @@ static void add_axes(convt3d_text *text, const char *key, const int64_t v[3], in
 }
 
 size_t convt3d_problem_format(const convt3d_problem *p, char *buffer, size_t size) {
-    convt3d_text text = {buffer, size, 0};
-    if (size) buffer[0] = 0;
+    convt3d_text text = {buffer, buffer ? size : 0, 0};
+    convt3d_text_add(&text, "%s", ""); /* the final zero, whatever follows */
     if (!p) return 0;
     if (p->batch != 1) convt3d_text_add(&text, "n%lld", (long long)p->batch);
     convt3d_text_add(&text, "ci%lldco%lld", (long long)p->in_channels, (long long)p->out_channels);
