@@ -16,9 +16,10 @@ enum {
 typedef struct volume {
     const float *data;
     int64_t size[3], stride[3];
-    double extent[3]; /* in mm, or in voxels */
-    int rising[3];    /* 1: towards superior, anterior, right */
-    float low, high;  /* black and white */
+    double extent[3];   /* in mm, or in voxels */
+    int flip_row[3];    /* as rows, the last index on top */
+    int flip_column[3]; /* as columns, the last index on the left */
+    float low, high;    /* black and white */
 } volume;
 
 /* A slice: the axis that is cut, and those that become rows and columns. */
@@ -27,8 +28,9 @@ typedef struct slice {
     int64_t width, height;
 } slice;
 
-/* The direction of the axes in space, in the order D, H, W.  The diagonal is
- * enough: a volume that lies askew is shown as it is stored. */
+/* Superior and anterior go up, right and (seen from the side) anterior to the
+ * right.  The diagonal is enough to tell where an axis points; a volume that
+ * lies askew is shown as it is stored. */
 static void find_directions(const io_space *space, volume *v) {
     const double *q = space->quatern;
     double b = q[0] * q[0], c = q[1] * q[1], d = q[2] * q[2], a = 1 - b - c - d;
@@ -39,7 +41,8 @@ static void find_directions(const io_space *space, volume *v) {
                        : space->qform_code > 0 ? diagonal[x]
                                                : 1;
         double step = fabs(space->pixdim[1 + x]);
-        v->rising[2 - x] = along >= 0;
+        v->flip_row[2 - x] = along >= 0;
+        v->flip_column[2 - x] = along < 0;
         v->extent[2 - x] *= step > 0 && isfinite(step) ? step : 1;
     }
 }
@@ -74,10 +77,7 @@ static int choose_volume(const cli_args *args, const io_array *array, volume *v)
         v->size[a] = array->size[first + a];
         v->stride[a] = array->stride[first + a];
         v->extent[a] = (double)v->size[a];
-        /* Of an array without a place in space the first row is on top. */
-        v->rising[a] = a == 2;
     }
-    v->rising[1] = 0;
     if (array->space.present) find_directions(&array->space, v);
     return 0;
 }
@@ -138,9 +138,10 @@ static void draw(const volume *v, const slice *s, uint8_t *pixels, int64_t row_l
     const float *plane = v->data + v->size[s->cut] / 2 * v->stride[s->cut];
     for (int64_t y = 0; y < s->height; y++) {
         int64_t row[2], column[2];
-        double down = locate(y, s->height, v->size[s->row], v->rising[s->row], row);
+        double down = locate(y, s->height, v->size[s->row], v->flip_row[s->row], row);
         for (int64_t x = 0; x < s->width; x++) {
-            double right = locate(x, s->width, v->size[s->column], !v->rising[s->column], column);
+            double right =
+                locate(x, s->width, v->size[s->column], v->flip_column[s->column], column);
             double value[2];
             for (int i = 0; i < 2; i++) {
                 const float *line = plane + row[i] * v->stride[s->row];

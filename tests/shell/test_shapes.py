@@ -121,7 +121,7 @@ def test_grad_output_of_another_shape(shell, place):
 
 def test_grad_output_without_batch(shell):
     """One sample only is one sample."""
-    shell.bad(1, ["grad_output", "batch", "2"], "backward",
+    shell.bad(1, ["grad_output", "4", "5"], "backward",
               *save(shell, x=(2, 4, 3, 3, 3), dy=(6, 5, 5, 5)), "--grad-input", "dx.npy")
 
 
