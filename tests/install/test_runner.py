@@ -87,6 +87,12 @@ def test_a_pytest_folder_that_cannot_be_read_fails(runner, tmp_path):
     assert (result.passed, result.failed) == (0, 1)
 
 
+def test_a_pytest_folder_without_tests_fails(runner, tmp_path):
+    result = runner.pytest_folder("folder", runner.sys.executable, [str(tmp_path)], str(tmp_path),
+                                  str(tmp_path))
+    assert (result.passed, result.failed) == (0, 1)
+
+
 def test_last_line(runner):
     line, failed = runner.tally([runner.Result("a", 2, 0, 0), runner.Result("b", 3, 1, 0)])
     assert (line, failed) == ("5 passed, 1 failed", 1)
