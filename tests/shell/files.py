@@ -99,20 +99,25 @@ def read_png(path):
             assert (depth, colour) == (8, 0)
         data += body if kind == b"IDAT" else b""
         at += 12 + length
-    rows = np.frombuffer(zlib.decompress(data), np.uint8).reshape(height, width + 1)
-    picture = np.zeros((height, width), np.int64)
+    lines, above = zlib.decompress(data), bytes(width)
+    rows = []
     for y in range(height):
-        unfilter(int(rows[y, 0]), rows[y, 1:].astype(np.int64), picture, y)
-    return picture
+        line = lines[y * (width + 1):(y + 1) * (width + 1)]
+        above = unfilter(line[0], line[1:], above)
+        rows.append(above)
+    return np.frombuffer(b"".join(rows), np.uint8).reshape(height, width).astype(np.int64)
 
 
-def unfilter(kind, row, picture, y):
-    above = picture[y - 1] if y else np.zeros(len(row), np.int64)
-    for x, value in enumerate(row):
-        left = picture[y, x - 1] if x else 0
-        corner = above[x - 1] if x else 0
-        estimate = left + above[x] - corner
-        distances = [abs(estimate - v) for v in (left, above[x], corner)]
-        nearest = (left, above[x], corner)[distances.index(min(distances))]
-        guess = (0, left, above[x], (left + above[x]) // 2, nearest)[kind]
-        picture[y, x] = (value + guess) % 256
+def unfilter(kind, line, above):
+    """One row of pixels; in plain integers, which Python adds faster."""
+    row, left, corner = bytearray(), 0, 0
+    for value, up in zip(line, above):
+        guess = (0, left, up, (left + up) // 2)[kind] if kind < 4 else paeth(left, up, corner)
+        left, corner = (value + guess) & 255, up
+        row.append(left)
+    return bytes(row)
+
+
+def paeth(left, up, corner):
+    estimate = left + up - corner
+    return min((left, up, corner), key=lambda v: abs(estimate - v))
