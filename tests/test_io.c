@@ -83,26 +83,38 @@ static void large_integers_round_once_to_nearest(void **state) {
     io_array_free(&array);
 }
 
-/* A view with a reversed and a repeated axis; a stretch of memory it isn't. */
+/* Views of 0..5 that aren't a stretch of memory: reversed, repeated, with gaps,
+ * and one whose last element lies where a stretch would end. */
 static void any_strides_are_converted_and_saved(void **state) {
     (void)state;
-    io_array array;
-    convt3d_error err;
-    files_ok(io_array_create(IO_I16, 1, (const int64_t[]){6}, &array, &err), &err);
-    for (int i = 0; i < 6; i++) ((int16_t *)array.data)[i] = (int16_t)i;
-    array.data = (int16_t *)array.data + 5;
-    array.rank = 3;
-    const int64_t size[3] = {3, 2, 2}, stride[3] = {-2, 0, -1};
-    memcpy(array.size, size, sizeof size);
-    memcpy(array.stride, stride, sizeof stride);
-    files_convert(&array, CONVT3D_FLOAT64);
-    files_save(files_path("a.npy"), &array);
-    io_array back = files_load(files_path("a.npy"));
-    const double want[12] = {5, 4, 5, 4, 3, 2, 3, 2, 1, 0, 1, 0};
-    files_check_shape(&back, IO_F64, 3, size, (const int64_t[]){4, 2, 1});
-    assert_memory_equal(back.data, want, sizeof want);
-    io_array_free(&array);
-    io_array_free(&back);
+    static const struct {
+        int first;
+        int64_t size[3], stride[3];
+        double want[12];
+    } views[] = {{5, {3, 2, 2}, {-2, 0, -1}, {5, 4, 5, 4, 3, 2, 3, 2, 1, 0, 1, 0}},
+                 {1, {1, 1, 3}, {9, 9, 2}, {1, 3, 5}},
+                 {1, {1, 2, 2}, {9, -1, 4}, {1, 5, 0, 4}},
+                 {0, {3, 1, 2}, {1, 9, 3}, {0, 3, 1, 4, 2, 5}}};
+    for (size_t i = 0; i < sizeof views / sizeof *views; i++) {
+        io_array array;
+        convt3d_error err;
+        files_ok(io_array_create(IO_I16, 1, (const int64_t[]){6}, &array, &err), &err);
+        for (int k = 0; k < 6; k++) ((int16_t *)array.data)[k] = (int16_t)k;
+        array.data = (int16_t *)array.data + views[i].first;
+        array.rank = 3;
+        array.space.present = 1;
+        memcpy(array.size, views[i].size, sizeof views[i].size);
+        memcpy(array.stride, views[i].stride, sizeof views[i].stride);
+        files_convert(&array, CONVT3D_FLOAT64);
+        assert_int_equal(array.space.present, 1);
+        files_save(files_path("a.npy"), &array);
+        io_array back = files_load(files_path("a.npy"));
+        files_check_shape(&back, IO_F64, 3, views[i].size, NULL);
+        int64_t count = views[i].size[0] * views[i].size[1] * views[i].size[2];
+        assert_memory_equal(back.data, views[i].want, sizeof(double) * (size_t)count);
+        io_array_free(&array);
+        io_array_free(&back);
+    }
 }
 
 static void conversion_to_the_same_type_does_nothing(void **state) {

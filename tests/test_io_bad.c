@@ -129,6 +129,22 @@ static void cut_short_at_every_byte_and_one_too_many(void **state) {
     }
 }
 
+static void gzip_with_too_much_in_it(void **state) {
+    (void)state;
+    files_nifti f = files_nifti_default(1);
+    size_t size, packed;
+    unsigned char *bytes = files_nifti_bytes(&f, &size);
+    unsigned char *longer = calloc(1, size + 1);
+    assert_non_null(longer);
+    memcpy(longer, bytes, size);
+    unsigned char *small = files_gzip(longer, size + 1, &packed);
+    files_put(files_path("a.nii.gz"), small, packed);
+    files_load_refused(files_path("a.nii.gz"), CONVT3D_FORMAT, "a.nii.gz: |after the data");
+    free(bytes);
+    free(longer);
+    free(small);
+}
+
 /* What is opened shrinks before it is read: an error, and no signal. */
 static void a_file_that_shrinks_while_it_is_read(void **state) {
     (void)state;
@@ -217,7 +233,9 @@ static void nifti_dimensions_that_lie_are_refused(void **state) {
     check_nifti(&f, CONVT3D_FORMAT, "cut short");
     f.dim[1] = (int64_t)1 << 40;
     check_nifti(&f, CONVT3D_FORMAT, "cut short");
-    f.dim[3] = (int64_t)1 << 40;
+    f.dim[1] = (int64_t)1 << 30;
+    check_nifti(&f, CONVT3D_FORMAT, "cut short");
+    f.dim[1] = f.dim[3] = (int64_t)1 << 40;
     check_nifti(&f, CONVT3D_FORMAT, "cut short");
 }
 
@@ -299,6 +317,7 @@ int main(void) {
         TEST(no_permission),
         TEST(content_of_no_kind),
         TEST(cut_short_at_every_byte_and_one_too_many),
+        TEST(gzip_with_too_much_in_it),
         TEST(a_file_that_shrinks_while_it_is_read),
         TEST(nifti_dimensions_that_lie_are_refused),
         TEST(nifti_fields_that_lie_are_refused),

@@ -233,6 +233,7 @@ static void written_headers_are_what_the_standard_says(void **state) {
     assert_memory_equal(code, codes, sizeof code);
     assert_true(offset == 352);
     assert_memory_equal(srow, identity, sizeof srow);
+    assert_int_equal(h[38], 'r');    /* regular */
     assert_int_equal(h[123], 2 | 8); /* mm, s */
     free(h);
     io_array_free(&array);
