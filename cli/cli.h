@@ -80,7 +80,8 @@ typedef struct cli_command {
 extern const cli_command cli_forward, cli_backward, cli_init, cli_shape, cli_info, cli_check,
     cli_view;
 
-/* Reads the command line; exits with 2 if it is wrong, with 0 after --help. */
+/* Reads the command line into zeroed 'args'; exits with 2 if it is wrong, with 0
+ * after --help. */
 void cli_options_parse(const cli_command *command, int argc, char **argv, cli_args *args);
 
 const char *cli_option_name(cli_id id); /* with its two dashes */

@@ -11,26 +11,26 @@
 /* An argument that is a number or three; padding is two fields of a problem
  * but one argument, and is handled as six values. */
 typedef struct field {
-    cli_id id;
     const char *key;
     size_t offset;
-    int values;
     int64_t least;
+    int values;
+    cli_id id;
 } field;
 
 #define FIELD(id, name, values, least)                                                             \
-    { id, #name, offsetof(convt3d_problem, name), values, least }
+    { #name, offsetof(convt3d_problem, name), least, values, id }
 
 static const field fields[] = {
     FIELD(CLI_OPT_IN_CHANNELS, in_channels, 1, 1),
     FIELD(CLI_OPT_OUT_CHANNELS, out_channels, 1, 1),
     FIELD(CLI_OPT_KERNEL_SIZE, kernel_size, 3, 1),
     FIELD(CLI_OPT_STRIDE, stride, 3, 1),
-    {CLI_OPT_PADDING, "padding", 0, 6, 0},
+    {"padding", 0, 0, 6, CLI_OPT_PADDING},
     FIELD(CLI_OPT_OUTPUT_PADDING, output_padding, 3, 0),
     FIELD(CLI_OPT_DILATION, dilation, 3, 1),
     FIELD(CLI_OPT_GROUPS, groups, 1, 1),
-    {CLI_OPT_PADDING_MODE, "padding_mode", 0, 0, 0},
+    {"padding_mode", 0, 0, 0, CLI_OPT_PADDING_MODE},
 };
 enum {
     FIELDS = sizeof(fields) / sizeof(fields[0])

@@ -37,7 +37,7 @@ int main(int argc, char **argv) {
         return cli_finish(0);
     }
     for (int i = 0; i < COMMANDS; i++) {
-        cli_args args;
+        cli_args args = {0};
         if (strcmp(name, commands[i]->name) != 0) continue;
         cli_options_parse(commands[i], argc - 1, argv + 1, &args);
         return cli_finish(commands[i]->run(&args));

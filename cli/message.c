@@ -13,28 +13,25 @@ void cli_message_command(const char *name) {
     command_name = name;
 }
 
-static void say(const char *format, va_list values) {
-    fputs("convt3d: ", stderr);
-    vfprintf(stderr, format, values);
-    fputc('\n', stderr);
-}
-
 int cli_usage(const char *format, ...) {
     va_list values;
+    fputs("convt3d: ", stderr);
     va_start(values, format);
-    say(format, values);
+    vfprintf(stderr, format, values);
     va_end(values);
     /* As GNU programs do. */
-    fprintf(stderr, "Try `%s --help' or `%s --usage' for more information.\n", command_name,
+    fprintf(stderr, "\nTry `%s --help' or `%s --usage' for more information.\n", command_name,
             command_name);
     return CLI_USAGE;
 }
 
 int cli_fail(const char *format, ...) {
     va_list values;
+    fputs("convt3d: ", stderr);
     va_start(values, format);
-    say(format, values);
+    vfprintf(stderr, format, values);
     va_end(values);
+    fputc('\n', stderr);
     return CLI_FAILED;
 }
 

@@ -170,7 +170,6 @@ void cli_options_parse(const cli_command *command, int argc, char **argv, cli_ar
     snprintf(name, sizeof(name), "convt3d %s", command->name);
     cli_message_command(name);
     list_options(command->takes, list);
-    *args = (cli_args){0};
     /* argp's own messages would begin and end differently from all others. */
     if (argp_parse(&argp, argc, argv, ARGP_NO_ERRS | ARGP_NO_HELP, NULL, &r) != 0)
         exit(explain(argv, r.next));

@@ -131,7 +131,7 @@ static double locate(int64_t pixel, int64_t pixels, int64_t size, int reversed, 
 static uint8_t grey(const volume *v, double value) {
     double level = 255 * (value - v->low) / ((double)v->high - v->low);
     if (!(level > 0)) return 0; /* NaN, too, and a volume that is all one value */
-    return level > 255 ? 255 : (uint8_t)(level + 0.5);
+    return level > 255 ? 255 : (uint8_t)lround(level);
 }
 
 static void draw(const volume *v, const slice *s, uint8_t *pixels, int64_t row_length) {
@@ -164,7 +164,7 @@ static int save(const volume *v, const char *path) {
     /* Sagittal, coronal, axial. */
     slice slices[3] = {{2, 0, 1, 0, 0}, {1, 0, 2, 0, 0}, {0, 1, 2, 0, 0}};
     double longest = fmax(v->extent[0], fmax(v->extent[1], v->extent[2]));
-    int64_t width = 2 * GAP, height = 0, left = 0;
+    int64_t width = 2 * GAP, height = 1, left = 0;
     convt3d_error err;
     for (int i = 0; i < 3; i++) {
         slices[i].width = to_pixels(v->extent[slices[i].column], LARGEST / longest);
