@@ -40,7 +40,6 @@ typedef struct nifti_facts {
         (facts)->vox_offset = (double)(h)->vox_offset;                                             \
         (facts)->scl_slope = (double)(h)->scl_slope;                                               \
         (facts)->scl_inter = (double)(h)->scl_inter;                                               \
-        (facts)->space.xyzt_units = (h)->xyzt_units;                                               \
         (facts)->space.qform_code = (h)->qform_code;                                               \
         (facts)->space.sform_code = (h)->sform_code;                                               \
         (facts)->space.quatern[0] = (double)(h)->quatern_b;                                        \
@@ -86,10 +85,11 @@ static convt3d_status read_header(io_stream *stream, nifti_facts *facts, convt3d
     if (version == 1) {
         if (facts->swap) nifti_swap_as_nifti1(&header.one);
         COPY_FACTS(facts, &header.one);
-        facts->space.xyzt_units &= 255; /* a char, which may be signed */
+        facts->space.xyzt_units = (unsigned char)header.one.xyzt_units;
     } else {
         if (facts->swap) nifti_swap_as_nifti2(&header.two);
         COPY_FACTS(facts, &header.two);
+        facts->space.xyzt_units = header.two.xyzt_units;
     }
     facts->space.descrip[79] = '\0';
     facts->space.nifti_version = version;

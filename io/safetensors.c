@@ -83,18 +83,17 @@ static int is_modest(const char *text, size_t length) {
     long values = 0;
     for (size_t i = 0; i < length; i++) {
         char c = text[i];
-        if (quoted && c == '\\')
-            i++;
-        else if (c == '"')
-            quoted = !quoted;
-        else if (quoted)
+        if (quoted) {
+            if (c == '\\')
+                i++;
+            else if (c == '"')
+                quoted = 0;
             continue;
-        else if ((c == '{' || c == '[') && ++depth > DEPTH_MOST)
-            return 0;
-        else if (c == '}' || c == ']')
-            depth--;
-        else if (c == ',' && ++values > VALUES_MOST)
-            return 0;
+        }
+        quoted = c == '"';
+        depth += (c == '{' || c == '[') - (c == '}' || c == ']');
+        values += c == ',';
+        if (depth > DEPTH_MOST || values > VALUES_MOST) return 0;
     }
     return 1;
 }
@@ -109,9 +108,9 @@ static convt3d_status parse_json(io_safetensors *file, const char *text, size_t 
         return io_fail(err, CONVT3D_FORMAT, file->path,
                        "bad safetensors header: nested deeper than %d, or more than %d values",
                        DEPTH_MOST, VALUES_MOST);
+    io_json_begin();
     file->header = json_loadb(text, length, JSON_REJECT_DUPLICATES, &error);
-    if (!file->header && json_error_code(&error) == json_error_out_of_memory)
-        return io_fail_nomem(err, file->path, length);
+    if (!file->header && io_json_short_of_memory()) return io_fail_nomem(err, file->path, length);
     if (!file->header)
         return io_fail(err, CONVT3D_FORMAT, file->path, "bad safetensors header: byte %d: %s",
                        error.position, error.text);

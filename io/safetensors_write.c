@@ -89,12 +89,15 @@ convt3d_status io_safetensors_write(const char *path, const io_named *tensors, i
         if (tensors[i].array->dtype != IO_F32 && tensors[i].array->dtype != IO_F64)
             return io_fail(err, CONVT3D_DTYPE, path, "only float32 and float64 are written, not %s",
                            io_dtype_name(tensors[i].array->dtype));
+    io_json_begin();
     json_t *header = json_object();
     if (!header) return io_fail_nomem(err, path, 1u << 12);
     int64_t offset = 0;
     convt3d_status status = add_metadata(header, path, metadata, pairs, err);
     for (int i = 0; i < count && !status; i++)
         status = add_tensor(header, path, in_order(tensors, count, i), &offset, err);
+    /* Also where jansson went on without a size or a name. */
+    if (io_json_short_of_memory()) status = io_fail_nomem(err, path, 1u << 12);
     if (!status) status = write_file(path, header, tensors, count, err);
     json_decref(header);
     return status;

@@ -176,6 +176,43 @@ static void a_file_that_shrinks_while_it_is_read(void **state) {
     }
 }
 
+/* ---- little memory ------------------------------------------------------------------ */
+
+/* Files with holes: as large as their headers say, but for the most part of
+ * zeros that take no room on the disk. */
+static void files_larger_than_memory(void **state) {
+    (void)state;
+    static const char *const names[] = {"a.npy", "a.safetensors", "a.nii"};
+    static const char npy[] = "{'descr': '<f4', 'fortran_order': False, 'shape': (268435456,)}";
+    static const char header[] =
+        "{\"w\":{\"dtype\":\"F32\",\"shape\":[268435456],\"data_offsets\":[0,1073741824]}}";
+    unsigned char bytes[256] = "\x93NUMPY\1";
+    bytes[8] = sizeof npy - 1;
+    memcpy(bytes + 10, npy, sizeof npy - 1);
+    files_put(files_path(names[0]), bytes, 10 + sizeof npy - 1);
+    memset(bytes, 0, 8);
+    bytes[0] = sizeof header - 1;
+    memcpy(bytes + 8, header, sizeof header - 1);
+    files_put(files_path(names[1]), bytes, 8 + sizeof header - 1);
+    files_nifti f = files_nifti_default(1);
+    size_t size;
+    unsigned char *small = files_nifti_bytes(&f, &size);
+    const int16_t dim[4] = {3, 16384, 16384, 1};
+    memcpy(small + 40, dim, sizeof dim);
+    files_put(files_path(names[2]), small, 352);
+    free(small);
+    files_allow_memory(256 << 20);
+    for (int i = 0; i < 3; i++) {
+        char words[64];
+        snprintf(words, sizeof words, "%s: out of memory|10737418", names[i]);
+        struct stat st;
+        assert_int_equal(stat(files_path(names[i]), &st), 0);
+        assert_int_equal(truncate(files_path(names[i]), st.st_size + (1 << 30)), 0);
+        files_load_refused(files_path(names[i]), CONVT3D_NOMEM, words);
+    }
+    files_allow_memory(0);
+}
+
 /* ---- NIfTI ------------------------------------------------------------------------- */
 
 /* Loads the file that 'f' describes, plain and as gzip, with the data of the
@@ -319,6 +356,7 @@ int main(void) {
         TEST(cut_short_at_every_byte_and_one_too_many),
         TEST(gzip_with_too_much_in_it),
         TEST(a_file_that_shrinks_while_it_is_read),
+        TEST(files_larger_than_memory),
         TEST(nifti_dimensions_that_lie_are_refused),
         TEST(nifti_fields_that_lie_are_refused),
         TEST(nifti_magic_that_is_another),
