@@ -23,7 +23,7 @@ static void run(layer *l, const char *isa, int with_bias) {
     o.algorithm = isa ? NULL : "reference";
     o.threads = 2;
     for (int role = 0; role < 4; role++)
-        if (layer_unknown(l->direction, (oracle_role)role))
+        if (layer_unknown(l->direction, (oracle_role)role) && l->tensor[role].memory.size)
             memset(l->tensor[role].memory.data, 0xFF, l->tensor[role].memory.size);
     if (convt3d_plan_create(&l->p, l->direction, &o, &plan, &err) ||
         layer_run(l, plan, NULL, with_bias, CONVT3D_OVERWRITE, NULL, &err))
