@@ -33,7 +33,13 @@ static void fuzz_check_array(io_array *array, size_t file_size) {
     for (int i = 0; i < array->rank; i++) count *= array->size[i];
     /* In proportion to the file: deflate's best, and int16 scaled to float64. */
     REQUIRE(count <= (int64_t)file_size * 1032 * 8);
-    REQUIRE(io_array_convert(array, CONVT3D_FLOAT64, NULL) == CONVT3D_OK);
+    convt3d_status status = io_array_convert(array, CONVT3D_FLOAT64, NULL);
+    /* The strides of an empty array may fit 64 bits only until it is widened. */
+    REQUIRE(status == CONVT3D_OK || (status == CONVT3D_OVERFLOW && count == 0));
+    if (status) {
+        io_array_free(array);
+        return;
+    }
     double sum = 0;
     if (count) {
         do sum += ((double *)array->data)[offset];
