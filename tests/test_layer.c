@@ -320,6 +320,13 @@ static void larger_problems(void **state) {
         "n1ci8co6g2i5x6x33k3s2p1d2mreflect",
         "n1ci6co8g2i9x8x18k4s2p2mcircular",
         "n2ci9co4i6x6x17k5s3p2op2mreplicate",
+        /* Each mode with as much padding as it allows, on both sides or on one. */
+        "n2ci2co3i3k1s4p3mcircular",
+        "n1ci2co3i3x2x5k2x3x1p2x0x0x1x0x2mcircular",
+        "n1ci2co3i3k1s4p4x0x0x4x4x0mreflect",
+        "n1ci2co3i4x4x20k3p1x1x1x2x7x7mreflect",
+        "n1ci2co3i3k3p4x0x0x4x2x2mreplicate",
+        "n2ci2co3i2x3x30k3s2p2x2x3x3x30x30mreplicate",
         "n1ci4co3i12x12x12k3s2p1op1f64",
         "n2ci3co2i70x9x9k2p63x2x0x0x2x3",
         "n1ci2co3i3x3x3k40p20f64",

@@ -127,6 +127,53 @@ static void same_bytes_for_any_number_of_threads(void **state) {
             }
 }
 
+/* Packed weights or raw ones, any strides, any alignment, scratch from here or
+ * there: all of it is about memory, none of it about numbers. */
+static void same_bytes_from_any_memory(void **state) {
+    (void)state;
+    rng r = {seed + 1};
+    for (size_t t = 0; t < TEXTS; t++)
+        for (int turn = 0; turn < 36; turn++) {
+            int d = turn % 3;
+            job j = job_make(texts[t], d);
+            layer l = layer_make(&r, &j.l.p, (convt3d_direction)d, 0);
+            convt3d_weights *packed = NULL;
+            convt3d_run run;
+            for (int role = 0; role < 4; role++) {
+                int64_t count = oracle_count(&l.p, (oracle_role)role);
+                if (!layer_known((convt3d_direction)d, (oracle_role)role)) continue;
+                memcpy(l.value[role], j.l.value[role], (size_t)count * sizeof(real));
+                layer_store(&l, (oracle_role)role);
+                /* A layout that repeats elements holds others than were meant. */
+                memcpy(j.l.value[role], l.value[role], (size_t)count * sizeof(real));
+                layer_store(&j.l, (oracle_role)role);
+            }
+            if (d != CONVT3D_BACKWARD_WEIGHT && turn % 2)
+                assert_int_equal(
+                    convt3d_weights_pack(j.plan, &l.tensor[ORACLE_WEIGHT].tensor, &packed, NULL),
+                    CONVT3D_OK);
+            convt3d_run_init(&run);
+            run.scratch_size = convt3d_plan_scratch_size(j.plan, 0, packed != NULL) + 61;
+            guarded scratch = guarded_alloc(run.scratch_size, 1);
+            run.scratch = scratch.data + rng_between(&r, 0, 61);
+            run.scratch_size -= 61;
+            assert_true(digest_of_run(&j.l, j.plan, NULL) != 0);
+            assert_int_equal(layer_run(&l, j.plan, packed, 1, CONVT3D_OVERWRITE, &run, NULL),
+                             CONVT3D_OK);
+            for (int role = 0; role < 4; role++) {
+                if (!layer_unknown((convt3d_direction)d, (oracle_role)role)) continue;
+                material_load(&l.tensor[role], l.value[role]);
+                material_load(&j.l.tensor[role], j.l.value[role]);
+                for (int64_t i = 0; i < oracle_count(&l.p, (oracle_role)role); i++)
+                    assert_true(l.value[role][i] == j.l.value[role][i]);
+            }
+            convt3d_weights_free(packed);
+            guarded_free(&scratch);
+            layer_free(&l);
+            job_free(&j);
+        }
+}
+
 /* ---- Many callers ------------------------------------------------------- */
 
 enum {
@@ -258,6 +305,7 @@ static void host_parallel(void *data, int threads, convt3d_body body, void *arg)
 
 static void threads_of_the_host(void **state) {
     (void)state;
+    int spread[3] = {0, 0, 0};
     for (size_t i = 0; i < TEXTS; i++)
         for (int d = 0; d < 3; d++) {
             job j = job_make(texts[i], d);
@@ -269,11 +317,14 @@ static void threads_of_the_host(void **state) {
                 run.parallel_data = &h;
                 assert_true(digest_of_run(&j.l, j.plan, &run) == j.want);
                 assert_true(h.calls > 0 && h.threads <= 3);
+                if (h.threads > spread[d]) spread[d] = h.threads;
                 run.threads = 1;
                 assert_true(digest_of_run(&j.l, j.plan, &run) == j.want);
             }
             job_free(&j);
         }
+    /* Work that is never shared out would prove nothing here. */
+    for (int d = 0; d < 3; d++) assert_int_equal(spread[d], 3);
 }
 
 /* ---- After fork() ------------------------------------------------------- */
@@ -367,6 +418,7 @@ static void storm_of_signals(void **state) {
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_bytes_for_any_number_of_threads),
+        cmocka_unit_test(same_bytes_from_any_memory),
         cmocka_unit_test(sixteen_callers_share_a_plan),
         cmocka_unit_test(small_stacks),
         cmocka_unit_test(threads_of_the_host),
