@@ -100,7 +100,7 @@ convt3d_status io_writer_array(io_writer *writer, const io_array *array, convt3d
 convt3d_status io_writer_commit(io_writer *writer, convt3d_error *err);
 void io_writer_abort(io_writer *writer);
 
-/* ---- json.c --------------------------------------------------------------- */
+/* ---- safetensors_write.c -------------------------------------------------- */
 
 /* Around any use of jansson: whether memory was short since the beginning. */
 void io_json_begin(void);
