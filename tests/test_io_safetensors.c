@@ -112,6 +112,10 @@ static void odd_but_legal_files_are_read(void **state) {
     array = files_load(files_path("a.safetensors:e"));
     assert_int_equal(array.size[1], 7);
     io_array_free(&array);
+    /* Brackets in a name, behind an escaped quote, don't nest. */
+    put("{" U8("a\\\"[[[[", 1, 0, 1) "}", 1);
+    array = files_load(files_path("a.safetensors:a\"[[[["));
+    io_array_free(&array);
     put("{\"r\":{\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,1]}}", 1);
     files_load_refused(files_path("a.safetensors"), CONVT3D_SHAPE, "9 axes|8 can");
 }
