@@ -1,0 +1,144 @@
+"""The self-test notices an engine that is wrong: `convt3d check` is linked here
+with runs whose results are changed in one element behind its back.
+SPDX-License-Identifier: MIT
+"""
+
+import glob
+import os
+import subprocess
+
+import pytest
+
+TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+BUILD = os.environ.get("CONVT3D_BUILD", os.path.dirname(os.path.abspath(os.environ["CONVT3D"])))
+
+# The rest of the command, as far as check needs it, and the three broken runs.
+HARNESS = r"""
+#include "cli.h"
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *broken;
+
+int cli_fail(const char *format, ...) {
+    va_list values;
+    va_start(values, format);
+    vfprintf(stderr, format, values);
+    va_end(values);
+    return CLI_FAILED;
+}
+int cli_fail_status(const convt3d_error *err) { return cli_fail("%s", err->text); }
+int cli_run_options(const cli_args *args, convt3d_options *options) {
+    convt3d_options_init(options);
+    (void)args;
+    return 0;
+}
+int cli_seed(const cli_args *args, uint64_t fallback, uint64_t *seed) {
+    (void)args, (void)fallback;
+    *seed = 5;
+    return 0;
+}
+int cli_integer(const cli_args *args, cli_id id, int64_t least, int64_t most, int64_t fallback,
+                int64_t *value) {
+    (void)args, (void)id, (void)least, (void)most, (void)fallback;
+    *value = 20;
+    return 0;
+}
+const char *cli_dtype_name(convt3d_dtype dtype) { return dtype == CONVT3D_FLOAT64 ? "64" : "32"; }
+
+/* Adds 1 to the last element, in every third run of the engine. */
+static void spoil(const char *name, const convt3d_plan *plan, const convt3d_tensor *result) {
+    static int runs;
+    char text[2000];
+    int64_t at = 0;
+    convt3d_plan_describe(plan, text, sizeof(text));
+    if (strcmp(name, broken) != 0 || !strstr(text, "algorithm: engine") || ++runs % 3) return;
+    for (int i = 0; i < result->rank; i++) at += (result->size[i] - 1) * result->stride[i];
+    if (result->dtype == CONVT3D_FLOAT64)
+        ((double *)result->data)[at] += 1;
+    else
+        ((float *)result->data)[at] += 1;
+}
+
+convt3d_status __real_convt3d_forward(const convt3d_plan *, const convt3d_tensor *,
+                                      const convt3d_tensor *, const convt3d_weights *,
+                                      const convt3d_tensor *, const convt3d_tensor *,
+                                      const convt3d_run *, convt3d_error *);
+convt3d_status __wrap_convt3d_forward(const convt3d_plan *plan, const convt3d_tensor *x,
+                                      const convt3d_tensor *w, const convt3d_weights *packed,
+                                      const convt3d_tensor *b, const convt3d_tensor *y,
+                                      const convt3d_run *run, convt3d_error *err) {
+    convt3d_status status = __real_convt3d_forward(plan, x, w, packed, b, y, run, err);
+    spoil("forward", plan, y);
+    return status;
+}
+convt3d_status __real_convt3d_backward_input(const convt3d_plan *, const convt3d_tensor *,
+                                             const convt3d_tensor *, const convt3d_weights *,
+                                             const convt3d_tensor *, convt3d_write,
+                                             const convt3d_run *, convt3d_error *);
+convt3d_status __wrap_convt3d_backward_input(const convt3d_plan *plan, const convt3d_tensor *dy,
+                                             const convt3d_tensor *w,
+                                             const convt3d_weights *packed,
+                                             const convt3d_tensor *dx, convt3d_write write,
+                                             const convt3d_run *run, convt3d_error *err) {
+    convt3d_status status = __real_convt3d_backward_input(plan, dy, w, packed, dx, write, run, err);
+    spoil("grad_input", plan, dx);
+    return status;
+}
+convt3d_status __real_convt3d_backward_weight(const convt3d_plan *, const convt3d_tensor *,
+                                              const convt3d_tensor *, const convt3d_tensor *,
+                                              const convt3d_tensor *, convt3d_write,
+                                              const convt3d_run *, convt3d_error *);
+convt3d_status __wrap_convt3d_backward_weight(const convt3d_plan *plan, const convt3d_tensor *x,
+                                              const convt3d_tensor *dy, const convt3d_tensor *dw,
+                                              const convt3d_tensor *db, convt3d_write write,
+                                              const convt3d_run *run, convt3d_error *err) {
+    convt3d_status status = __real_convt3d_backward_weight(plan, x, dy, dw, db, write, run, err);
+    spoil("grad_weight", plan, dw);
+    spoil("grad_bias", plan, db);
+    return status;
+}
+
+int main(int argc, char **argv) {
+    cli_args args;
+    memset(&args, 0, sizeof(args));
+    broken = argc > 1 ? argv[1] : "";
+    return cli_check.run(&args);
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def harness(tmp_path_factory):
+    """Linked with the objects of the static library that the command has."""
+    folder = tmp_path_factory.mktemp("harness")
+    source, program = folder / "harness.c", folder / "harness"
+    source.write_text(HARNESS)
+    wraps = [f"-Wl,--wrap=convt3d_{f}" for f in ("forward", "backward_input", "backward_weight")]
+    sources = [os.path.join(TOP, "cli", name) for name in ("check.c", "check_data.c")]
+    libraries = glob.glob(os.path.join(BUILD, "**", "libconvt3d.a"), recursive=True)
+    library = min(libraries, key=len)  # others may be copies that a test installed
+    subprocess.run(["cc", "-std=gnu99", "-I" + os.path.join(TOP, "include"), "-I" + TOP,
+                    "-I" + os.path.join(TOP, "cli"), source, *sources, *wraps, library,
+                    "-lpthread", "-lm", "-o", program], check=True)
+    return program
+
+
+def run(harness, broken):
+    return subprocess.run([harness, broken], capture_output=True, text=True, timeout=300)
+
+
+def test_right_engine_passes(harness):
+    result = run(harness, "nothing")
+    assert result.returncode == 0 and result.stderr == "", result
+
+
+@pytest.mark.parametrize("broken", ["forward", "grad_input", "grad_weight", "grad_bias"])
+def test_broken_engine_is_found(harness, broken):
+    """With the problem string that shows it."""
+    result = run(harness, broken)
+    assert result.returncode == 1, result
+    assert "differs from the reference for " in result.stderr
+    assert "k" in result.stderr.split("reference for ")[1] and "in the place of" in result.stderr
