@@ -48,6 +48,8 @@ static void check_legal(const convt3d_problem *p) {
     REQUIRE(length < sizeof text && strlen(text) == length);
     REQUIRE(convt3d_problem_parse(text, &again, NULL, 0, &err) == CONVT3D_OK);
     REQUIRE(same(p, &again));
+    /* A plan has tables of the kernel's taps: time and memory, not a fault. */
+    if (p->kernel_size[2] > 4096) return;
     for (int d = CONVT3D_FORWARD; d <= CONVT3D_BACKWARD_WEIGHT; d++) {
         convt3d_plan *plan = NULL;
         convt3d_options options;
