@@ -164,6 +164,10 @@ int cli_layer_take_metadata(cli_layer *layer, const io_safetensors *file, const 
 /* --threads, --isa and --algorithm.  0, or 2 after saying what is wrong. */
 int cli_run_options(const cli_args *args, convt3d_options *options);
 
+/* Whether this machine and its environment variables allow any run with these
+ * options: so that what fails later is the command line's fault. */
+int cli_run_check(const convt3d_options *options);
+
 /* ---- Arrays and files (arrays.c) ------------------------------------------ */
 
 typedef struct cli_parameters {

@@ -97,6 +97,7 @@ static int init(const cli_args *args) {
     if (status == 0) status = cli_seed(args, 0, &seed);
     if (status == 0) status = complete(args, fill, &layer);
     if (status == 0) status = cli_output_check("--output", path, endings);
+    if (status == 0) status = cli_run_check(NULL);
     if (status) return status;
     if (convt3d_module_create(&layer.problem, NULL, &module, &err) != CONVT3D_OK)
         return cli_usage_status(&err);

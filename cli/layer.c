@@ -234,3 +234,14 @@ int cli_run_options(const cli_args *args, convt3d_options *options) {
     }
     return 0;
 }
+
+int cli_run_check(const convt3d_options *options) {
+    convt3d_problem smallest;
+    convt3d_plan *plan;
+    convt3d_error err;
+    if (convt3d_problem_parse("ci1co1i1k1", &smallest, NULL, 0, &err) != CONVT3D_OK ||
+        convt3d_plan_create(&smallest, CONVT3D_FORWARD, options, &plan, &err) != CONVT3D_OK)
+        return cli_fail_status(&err);
+    convt3d_plan_free(plan);
+    return 0;
+}

@@ -126,6 +126,7 @@ static int shape(const cli_args *args) {
     int rank = 5;
     int status = cli_layer_parse(args, &layer);
     if (status == 0) status = cli_run_options(args, &options);
+    if (status == 0) status = cli_run_check(&options);
     if (status == 0) status = take_weight(args, &layer);
     if (status == 0) status = take_input_size(args, &layer, &rank);
     if (status) return status;

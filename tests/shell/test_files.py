@@ -55,7 +55,8 @@ def test_dtype_overrides(shell, dtype):
     shell.good("forward", "--input", "x.npy", "--weight", "w.npy", "--dtype", dtype, "--output",
                "y.npy")
     y = shell.load("y.npy")
-    assert y.dtype == dtype and y.ravel()[0] == np.dtype(dtype).type(0.1) * 3
+    kind = np.dtype(dtype).type
+    assert y.dtype == dtype and y.ravel()[0] == kind(0.1) * kind(3)
 
 
 @pytest.mark.parametrize("ending", ["npy", "safetensors", "nii", "nii.gz"])
@@ -158,6 +159,11 @@ def test_memory_that_cannot_be_had(shell):
                                              ("CONVT3D_NUM_THREADS", "-3"),
                                              ("CONVT3D_ISA", "mmx")])
 def test_environment_that_makes_no_sense(shell, variable, value):
+    """No fault of the command line, whatever the command."""
     x, w, _ = data()
+    env = {variable: value}
     shell.bad(1, [variable, value], "forward", "--input", shell.save("x.npy", x), "--weight",
-              shell.save("w.npy", w), *OPTIONS, "--output", "y.npy", env={variable: value})
+              shell.save("w.npy", w), *OPTIONS, "--output", "y.npy", env=env)
+    shell.bad(1, [variable, value], "init", "--fill", "trilinear", "--stride", "2", "--output",
+              "m.safetensors", env=env)
+    shell.bad(1, [variable, value], "shape", "--input-size", "2,2,2", "--kernel-size", "2", env=env)
