@@ -3,6 +3,7 @@ SPDX-License-Identifier: MIT
 """
 
 import os
+import resource
 import subprocess
 
 import numpy as np
@@ -20,21 +21,23 @@ class Shell:
     def start(self, *args, **kwargs):
         return subprocess.Popen([COMMAND, *map(str, args)], cwd=self.folder, **kwargs)
 
-    def run(self, *args, env=None):
-        result = subprocess.run([COMMAND, *map(str, args)], cwd=self.folder, capture_output=True,
-                                text=True, timeout=300, env=dict(os.environ, **(env or {})))
-        return result
+    def run(self, *args, env=None, limit=None):
+        """'limit' is a resource and its limit, for this process alone."""
+        prepare = (lambda: resource.setrlimit(limit[0], (limit[1], limit[1]))) if limit else None
+        return subprocess.run([COMMAND, *map(str, args)], cwd=self.folder, capture_output=True,
+                              text=True, timeout=300, env=dict(os.environ, **(env or {})),
+                              preexec_fn=prepare)
 
     def good(self, *args, env=None):
         result = self.run(*args, env=env)
         assert result.returncode == 0 and result.stderr == "", result
         return result.stdout
 
-    def bad(self, status, words, *args, env=None):
+    def bad(self, status, words, *args, env=None, limit=None):
         """Fails with this status and one line that has all the words, and
         changes no file."""
         before = self.state()
-        result = self.run(*args, env=env)
+        result = self.run(*args, env=env, limit=limit)
         lines = result.stderr.splitlines()
         assert result.returncode == status, result
         assert lines and lines[0].startswith("convt3d: "), result

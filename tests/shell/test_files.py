@@ -3,6 +3,7 @@ SPDX-License-Identifier: MIT
 """
 
 import os
+import resource
 
 import numpy as np
 import pytest
@@ -152,6 +153,30 @@ def test_memory_that_cannot_be_had(shell):
               str(2 ** 16), "--output", "y.npy")
     shell.bad(1, ["bytes"], "forward", "--input", "x.npy", "--weight", "w.npy", "--stride",
               str(2 ** 21), "--output", "y.npy")
+
+
+@pytest.mark.parametrize("megabytes", [40, 60, 80, 100])
+def test_memory_limit(shell, megabytes):
+    """64 MB of output: refused with the bytes, or done; nothing in between."""
+    shell.save("x.npy", np.ones((1, 1, 256, 256, 256), np.uint8))
+    shell.save("w.npy", np.ones((1, 1, 1, 1, 1), np.float32))
+    args = ("forward", "--input", "x.npy", "--weight", "w.npy", "--threads", "1", "--output",
+            "y.npy")
+    shell.bad(1, ["bytes"], *args, limit=(resource.RLIMIT_AS, megabytes << 20))
+    shell.good(*args)
+
+
+@pytest.mark.parametrize("name", ["y.npy", "y.safetensors", "y.nii", "y.nii.gz"])
+def test_no_room_for_the_output(shell, name):
+    """The system refuses the rest of the file: the old one stays, no part of
+    the new one."""
+    x = np.random.default_rng(2).standard_normal((1, 1, 40, 40, 40)).astype(np.float32)
+    shell.save("x.npy", x)
+    shell.save("w.npy", np.ones((1, 1, 1, 1, 1), np.float32))
+    with open(shell.path(name), "w") as file:
+        file.write("the old one")
+    shell.bad(1, [name], "forward", "--input", "x.npy", "--weight", "w.npy", "--output", name,
+              limit=(resource.RLIMIT_FSIZE, 100000))
 
 
 @pytest.mark.parametrize("variable, value", [("CONVT3D_NUM_THREADS", "many"),

@@ -144,6 +144,23 @@ def test_interrupt_while_writing(shell, name):
     assert shell.state() == before
 
 
+def test_killed_while_writing(shell):
+    """Nothing can be tidied then, but the old file is whole."""
+    shell.save("x.npy", np.ones((1, 1, 100, 300, 400), np.float32))
+    shell.save("w.npy", np.ones((1, 1, 1, 1, 1), np.float32))
+    with open(shell.path("y.nii.gz"), "w") as file:
+        file.write("the old one")
+    before = len(os.listdir(shell.folder))
+    process = shell.start("forward", "--input", "x.npy", "--weight", "w.npy", "--output",
+                          "y.nii.gz")
+    while process.poll() is None and len(os.listdir(shell.folder)) == before:
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait(timeout=60) == -signal.SIGKILL
+    with open(shell.path("y.nii.gz")) as file:
+        assert file.read() == "the old one"
+
+
 def test_closed_pipe(shell):
     """`convt3d info | head -0` ends as other programs do."""
     process = subprocess.run(f"'{COMMAND}' --help | true", shell=True, capture_output=True,
