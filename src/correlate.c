@@ -5,10 +5,6 @@
 
 #include <string.h>
 
-static int64_t min64(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
 /* One task: a block of result rows of one sample, group and channel range. */
 typedef struct task {
     const convt3d_plan *plan;

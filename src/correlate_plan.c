@@ -6,13 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int64_t min64(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-static int64_t max64(int64_t a, int64_t b) {
-    return a > b ? a : b;
-}
-
 /* ---- Lanes and taps --------------------------------------------------------- */
 
 /* The lane of phase 'phase': its positions, and its taps in the order in which

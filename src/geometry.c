@@ -20,13 +20,6 @@ int64_t convt3d_tap_period(const convt3d_axis *axis) {
     return axis->stride / a;
 }
 
-static int64_t min64(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-static int64_t max64(int64_t a, int64_t b) {
-    return a > b ? a : b;
-}
-
 int64_t convt3d_fold(const convt3d_axis *axis, int64_t u) {
     int64_t o = u - axis->before;
     if (o >= 0 && o < axis->out) return o;

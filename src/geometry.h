@@ -58,4 +58,12 @@ int64_t convt3d_tap_period(const convt3d_axis *axis);
 /* ceil(a / b) for b > 0 and any a. */
 int64_t convt3d_ceil_div(int64_t a, int64_t b);
 
+static inline int64_t min64(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+static inline int64_t max64(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
 #endif

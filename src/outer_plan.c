@@ -6,13 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int64_t min64(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-static int64_t max64(int64_t a, int64_t b) {
-    return a > b ? a : b;
-}
-
 /* Tiles' worth of work for one position and tap, with 'a' channels on side A. */
 static double tile_work(const convt3d_type_kernels *type, int64_t a, int64_t b) {
     return (double)a * (double)convt3d_ceil_div(b, type->lanes);
