@@ -19,6 +19,13 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+/* ThreadSanitizer gives up in a forked child that starts threads, unless told
+ * not to. */
+const char *__tsan_default_options(void);
+const char *__tsan_default_options(void) {
+    return "die_after_fork=0";
+}
+
 /* ---- Failing on demand -------------------------------------------------- */
 
 /* Workers allocate too, so all of this is atomic. */
