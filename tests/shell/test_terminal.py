@@ -51,6 +51,30 @@ def read_for(terminal, seconds, until=None):
     return text
 
 
+def ending(child, seconds):
+    """Its exit status; a process that doesn't end in time is killed."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return status
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
+
+
+def stopped(process, number):
+    """Sends the signal; the status and errors, which must come in a second."""
+    process.send_signal(number)
+    try:
+        _, errors = process.communicate(timeout=1)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        pytest.fail("it went on")
+    return process.returncode, errors
+
+
 @pytest.mark.parametrize("algorithm", SIZES)
 def test_bar_and_interrupt(shell, algorithm):
     args = long_job(shell, algorithm)
@@ -62,8 +86,8 @@ def test_bar_and_interrupt(shell, algorithm):
     assert text.count("\r") > 1, "the bar moves"
     start = time.monotonic()
     os.write(terminal, b"\x03")
-    rest = read_for(terminal, 30, until="interrupted")
-    _, status = os.waitpid(child, 0)
+    rest = read_for(terminal, 5, until="interrupted")
+    status = ending(child, 5)
     seconds = time.monotonic() - start
     os.close(terminal)
     assert os.WIFEXITED(status) and os.WEXITSTATUS(status) == 130, status
@@ -78,7 +102,7 @@ def test_short_job_shows_nothing(shell):
     child, terminal = on_terminal(shell, ["forward", "--input", "x.npy", "--weight", "w.npy",
                                           "--output", "y.npy"])
     text = read_for(terminal, 30)
-    _, status = os.waitpid(child, 0)
+    status = ending(child, 5)
     os.close(terminal)
     assert status == 0 and text == ""
     assert shell.load("y.npy").shape == (1, 1, 5, 5, 5)
@@ -91,11 +115,7 @@ def test_no_bar_without_terminal(shell, number):
     process = shell.start(*args, stderr=subprocess.PIPE, text=True)
     time.sleep(4)  # the bar of a terminal would have been there long before
     assert process.poll() is None
-    process.send_signal(number)
-    start = time.monotonic()
-    _, errors = process.communicate(timeout=60)
-    assert time.monotonic() - start < 1
-    assert process.returncode == 128 + number and errors == "convt3d: interrupted\n"
+    assert stopped(process, number) == (128 + number, "convt3d: interrupted\n")
     assert shell.state() == before
 
 
@@ -107,11 +127,7 @@ def test_interrupt_while_backward(shell):
     process = shell.start(*args, stderr=subprocess.PIPE, text=True)
     time.sleep(3)
     assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    start = time.monotonic()
-    _, errors = process.communicate(timeout=60)
-    assert time.monotonic() - start < 1
-    assert process.returncode == 130 and errors == "convt3d: interrupted\n"
+    assert stopped(process, signal.SIGINT) == (130, "convt3d: interrupted\n")
     assert shell.state() == before
 
 
@@ -129,18 +145,15 @@ def test_interrupt_while_writing(shell, name):
                               stderr=subprocess.PIPE, text=True)
         while process.poll() is None and len(os.listdir(shell.folder)) == len(before):
             time.sleep(0.001)
-        process.send_signal(signal.SIGINT)
-        start = time.monotonic()
-        _, errors = process.communicate(timeout=60)
-        assert time.monotonic() - start < 1
-        if process.returncode == 130:
+        result = stopped(process, signal.SIGINT)
+        if result[0] == 130:
             break
         # It was faster than this test: the whole file is there. Once more.
-        assert process.returncode == 0 and errors == ""
+        assert result == (0, "")
         with open(shell.path(name), "w") as file:
             file.write("the old one")
         before = shell.state()
-    assert process.returncode == 130 and errors == "convt3d: interrupted\n"
+    assert result == (130, "convt3d: interrupted\n")
     assert shell.state() == before
 
 
