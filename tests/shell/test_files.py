@@ -29,12 +29,12 @@ def data(limit=3):
                                    ">f8"])
 def test_every_numeric_npy_is_an_input(shell, dtype):
     x, w, _ = data()
-    x = np.abs(x).astype(dtype)
+    x, b = np.abs(x).astype(dtype), np.array([0, 1, 3]).astype(dtype)
     shell.good("forward", "--input", shell.save("x.npy", x), "--weight", shell.save("w.npy", w),
-               *OPTIONS, "--output", "y.npy")
+               "--bias", shell.save("b.npy", b), *OPTIONS, "--output", "y.npy")
     y = shell.load("y.npy")
     assert y.dtype == np.float32
-    assert np.array_equal(y, oracle.forward(LAYER, x.astype(np.float64), w))
+    assert np.array_equal(y, oracle.forward(LAYER, x.astype(np.float64), w, b))
 
 
 @pytest.mark.parametrize("dtype, found", [("<f2", "float32"), ("i1", "float32"),

@@ -27,6 +27,7 @@ def test_trilinear_in_mode_replicate(shell, stride, channels):
     factors = [int(s) for s in stride.split(",")] * (3 if "," not in stride else 1)
     shell.good("init", "--fill", "trilinear", "--stride", stride, "--in-channels", channels,
                "--padding-mode", "replicate", "--dtype", "float64", "--output", "up.safetensors")
+    assert list(files.read_safetensors(shell.path("up.safetensors"))[0]) == ["weight"]
     x = np.random.default_rng(5).standard_normal((2, channels, 3, 4, 6))
     shell.good("forward", "--input", shell.save("x.npy", x), "--module", "up.safetensors",
                "--output", "y.npy")

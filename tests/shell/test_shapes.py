@@ -3,6 +3,7 @@ the command that shows sizes beforehand.
 SPDX-License-Identifier: MIT
 """
 
+import os
 import re
 
 import numpy as np
@@ -117,6 +118,21 @@ def test_grad_output_of_another_shape(shell, place):
     shape[place] += 1
     shell.bad(1, [str(shape[place])], "backward", *save(shell, dy=shape), "--output-padding", "0",
               "--grad-input", "dx.npy", "--grad-weight", "dw.npy", "--grad-bias", "db.npy")
+
+
+def test_output_padding_that_is_given_holds_for_grad_output(shell):
+    """8 is a legal size for stride 2, but not with this option."""
+    options = save(shell, dy=(1, 6, 8, 8, 8)) + ["--stride", "2", "--grad-input", "dx.npy"]
+    shell.good("backward", *options)
+    shell.good("backward", *options, "--output-padding", "1")
+    os.remove(shell.path("dx.npy"))
+    shell.bad(1, ["grad_output", "8", "7"], "backward", *options, "--output-padding", "0")
+    shell.bad(1, ["grad_output", "8", "7"], "backward", *options, "--output-size", "7")
+
+
+def test_one_output_size_serves_all_axes(shell):
+    shell.good("forward", *save(shell), "--stride", "2", "--output-size", "8", "--output", "y.npy")
+    assert shell.load("y.npy").shape == (1, 6, 8, 8, 8)
 
 
 def test_grad_output_without_batch(shell):
