@@ -220,7 +220,7 @@ static void scratch_is_bounded(void **state) {
             if (bytes > rows[i].most << 20)
                 fail_msg("%s, %s: %zu bytes of scratch", rows[i].text,
                          convt3d_direction_name((convt3d_direction)d), bytes);
-            assert_true(convt3d_plan_scratch_size(plan, 1, 1) <= bytes);
+            assert_true(convt3d_plan_scratch_size(plan, 1, 1) < bytes); /* a thread less */
             assert_true(convt3d_plan_scratch_size(plan, 0, 0) >= bytes);
             convt3d_plan_free(plan);
         }

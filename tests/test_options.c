@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #include "material.h"
 
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -141,6 +142,22 @@ static void environment(void **state) {
     setenv("CONVT3D_ISA", "nonsense", 1);
     refuse_options(NULL, CONVT3D_FORWARD, CONVT3D_ARG, "CONVT3D_ISA", "nonsense");
     unsetenv("CONVT3D_ISA");
+}
+
+/* The CPUs are those that this process may use, not those that there are. */
+static void cpus_of_this_process(void **state) {
+    (void)state;
+    cpu_set_t all, one;
+    int first = 0;
+    assert_int_equal(sched_getaffinity(0, sizeof all, &all), 0);
+    assert_int_equal(convt3d_cpu_count(), CPU_COUNT(&all));
+    while (!CPU_ISSET(first, &all)) first++;
+    CPU_ZERO(&one);
+    CPU_SET(first, &one);
+    assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+    int count = convt3d_cpu_count();
+    assert_int_equal(sched_setaffinity(0, sizeof all, &all), 0);
+    assert_int_equal(count, 1);
 }
 
 /* ---- Runs and packed weights -------------------------------------------- */
@@ -385,6 +402,7 @@ int main(void) {
         cmocka_unit_test(options_out_of_range),
         cmocka_unit_test(forced_instruction_sets),
         cmocka_unit_test(environment),
+        cmocka_unit_test(cpus_of_this_process),
         cmocka_unit_test(runs_out_of_range),
         cmocka_unit_test(unbatched_needs_one_sample),
         cmocka_unit_test(packed_weights_of_another_layer),
