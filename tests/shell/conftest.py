@@ -55,7 +55,8 @@ class Shell:
         for folder, _, names in os.walk(self.folder):
             for name in names:
                 status = os.lstat(os.path.join(folder, name))
-                found[os.path.join(folder, name)] = status.st_ino, status.st_size, status.st_mtime_ns
+                found[os.path.join(folder, name)] = (status.st_ino, status.st_size,
+                                                     status.st_mtime_ns)
         return found
 
     def path(self, name):

@@ -46,8 +46,9 @@ def read_safetensors(path):
 NIFTI_TYPES = {2: "u1", 4: "<i2", 8: "<i4", 16: "<f4", 64: "<f8", 256: "i1", 512: "<u2"}
 
 
-def write_nifti(path, volume, affine, descrip=b"made by a test"):
-    """A NIfTI-1 file; 'volume' has the axes x, y, z, ... of the format."""
+def write_nifti(path, volume, affine, quatern=None, qfac=1):
+    """A NIfTI-1 file; 'volume' has the axes x, y, z, ... of the format.  With
+    'quatern' (b, c, d) the rotation is that one, and the affine isn't there."""
     code = {np.dtype(t): c for c, t in NIFTI_TYPES.items()}[volume.dtype]
     header = bytearray(348)
     struct.pack_into("<i", header, 0, 348)
@@ -55,11 +56,11 @@ def write_nifti(path, volume, affine, descrip=b"made by a test"):
     struct.pack_into("<8h", header, 40, *dim)
     struct.pack_into("<hh", header, 70, code, volume.itemsize * 8)
     zooms = np.sqrt((np.asarray(affine)[:3, :3] ** 2).sum(0))
-    struct.pack_into("<8f", header, 76, 1, *zooms, 1, 1, 1, 1)
+    struct.pack_into("<8f", header, 76, qfac, *zooms, 1, 1, 1, 1)
     struct.pack_into("<f", header, 108, 352)
     header[123] = 2  # mm
-    header[148:148 + len(descrip)] = descrip
-    struct.pack_into("<hh", header, 252, 0, 1)
+    struct.pack_into("<hh", header, 252, quatern is not None, quatern is None)
+    struct.pack_into("<3f", header, 256, *(quatern or (0, 0, 0)))
     struct.pack_into("<12f", header, 280, *np.asarray(affine)[:3].ravel())
     header[344:348] = b"n+1\0"
     opener = gzip.open if str(path).endswith(".gz") else open

@@ -101,6 +101,19 @@ convt3d_status __wrap_convt3d_backward_weight(const convt3d_plan *plan, const co
     return status;
 }
 
+/* An engine that takes no problem at all. */
+convt3d_status __real_convt3d_plan_create(const convt3d_problem *, convt3d_direction,
+                                          const convt3d_options *, convt3d_plan **,
+                                          convt3d_error *);
+convt3d_status __wrap_convt3d_plan_create(const convt3d_problem *problem,
+                                          convt3d_direction direction,
+                                          const convt3d_options *options, convt3d_plan **plan,
+                                          convt3d_error *err) {
+    if (strcmp(broken, "declined") == 0 && strcmp(options->algorithm, "engine") == 0)
+        return CONVT3D_UNSUPPORTED;
+    return __real_convt3d_plan_create(problem, direction, options, plan, err);
+}
+
 int main(int argc, char **argv) {
     cli_args args;
     memset(&args, 0, sizeof(args));
@@ -116,7 +129,8 @@ def harness(tmp_path_factory):
     folder = tmp_path_factory.mktemp("harness")
     source, program = folder / "harness.c", folder / "harness"
     source.write_text(HARNESS)
-    wraps = [f"-Wl,--wrap=convt3d_{f}" for f in ("forward", "backward_input", "backward_weight")]
+    wraps = [f"-Wl,--wrap=convt3d_{name}"
+             for name in ("forward", "backward_input", "backward_weight", "plan_create")]
     sources = [os.path.join(TOP, "cli", name) for name in ("check.c", "check_data.c")]
     libraries = glob.glob(os.path.join(BUILD, "**", "libconvt3d.a"), recursive=True)
     library = min(libraries, key=len)  # others may be copies that a test installed
@@ -142,3 +156,8 @@ def test_broken_engine_is_found(harness, broken):
     assert result.returncode == 1, result
     assert "differs from the reference for " in result.stderr
     assert "k" in result.stderr.split("reference for ")[1] and "in the place of" in result.stderr
+
+
+def test_engine_that_declines_everything_is_no_success(harness):
+    result = run(harness, "declined")
+    assert result.returncode == 1 and "declined every problem" in result.stderr, result

@@ -42,7 +42,7 @@ def quarters(panel):
 
 
 UPPER_RIGHT, LOWER_RIGHT = [False, True, False, False], [False, False, False, True]
-UPPER_LEFT = [True, False, False, False]
+UPPER_LEFT, LOWER_LEFT = [True, False, False, False], [False, False, True, False]
 
 
 @pytest.mark.parametrize("signs, expected", [
@@ -54,6 +54,17 @@ def test_superior_anterior_and_right_have_their_sides(shell, signs, expected):
     affine = np.diag([*signs, 1.0])
     files.write_nifti(shell.path("v.nii.gz"), np.asfortranarray(octants().T), affine)
     assert tuple(quarters(p) for p in panels(shell, "v.nii.gz")) == expected
+
+
+@pytest.mark.parametrize("quatern, qfac, expected", [
+    ((0, 0, 0), 1, (UPPER_RIGHT, UPPER_RIGHT, UPPER_RIGHT)),
+    ((0, 0, 0), -1, (LOWER_RIGHT, LOWER_RIGHT, UPPER_RIGHT)),
+    ((1, 0, 0), 1, (LOWER_LEFT, LOWER_RIGHT, LOWER_RIGHT)),  # half a turn about x
+    ((0, 1, 0), 1, (LOWER_RIGHT, LOWER_LEFT, UPPER_LEFT)),
+    ((0, 0, 1), 1, (UPPER_LEFT, UPPER_LEFT, LOWER_LEFT))])
+def test_sides_by_a_rotation(shell, quatern, qfac, expected):
+    files.write_nifti(shell.path("v.nii"), np.asfortranarray(octants().T), np.eye(4), quatern, qfac)
+    assert tuple(quarters(p) for p in panels(shell, "v.nii")) == expected
 
 
 def test_array_without_a_place_is_shown_as_stored(shell):
@@ -80,6 +91,18 @@ def test_contrast_ignores_single_bright_voxels(shell):
     shell.good("view", "v.npy", "--output", "p.png")
     picture = files.read_png(shell.path("p.png"))
     assert picture.max() == 255 and 90 < picture[picture > 0].mean() < 165
+
+
+def test_contrast_ignores_what_is_no_number(shell):
+    rng = np.random.default_rng(4)
+    volume = rng.uniform(50, 100, (24, 24, 24)).astype(np.float32)
+    volume[rng.random(volume.shape) < 0.3] = np.nan
+    volume[rng.random(volume.shape) < 0.1] = np.inf
+    shell.save("v.npy", volume)
+    shell.good("view", "v.npy", "--output", "p.png")
+    picture = files.read_png(shell.path("p.png"))
+    inner = picture[(picture > 0) & (picture < 255)]
+    assert inner.size > picture.size / 20 and 90 < inner.mean() < 165
 
 
 def test_channel_and_batch(shell):
