@@ -48,12 +48,18 @@ int cli_integer(const cli_args *args, cli_id id, int64_t least, int64_t most, in
 }
 const char *cli_dtype_name(convt3d_dtype dtype) { return dtype == CONVT3D_FLOAT64 ? "64" : "32"; }
 
-/* Adds 1 to the last element, in every third run of the engine. */
+/* Adds 1 to the last element, in every third run of the engine; or makes every
+ * result zero. */
 static void spoil(const char *name, const convt3d_plan *plan, const convt3d_tensor *result) {
     static int runs;
     char text[2000];
     int64_t at = 0;
     convt3d_plan_describe(plan, text, sizeof(text));
+    if (strcmp(broken, "zeros") == 0) {
+        size_t bytes = result->dtype == CONVT3D_FLOAT64 ? 8 : 4;
+        for (int i = 0; i < result->rank; i++) bytes *= (size_t)result->size[i];
+        memset(result->data, 0, bytes);
+    }
     if (strcmp(name, broken) != 0 || !strstr(text, "algorithm: engine") || ++runs % 3) return;
     for (int i = 0; i < result->rank; i++) at += (result->size[i] - 1) * result->stride[i];
     if (result->dtype == CONVT3D_FLOAT64)
@@ -156,6 +162,11 @@ def test_broken_engine_is_found(harness, broken):
     assert result.returncode == 1, result
     assert "differs from the reference for " in result.stderr
     assert "k" in result.stderr.split("reference for ")[1] and "in the place of" in result.stderr
+
+
+def test_zeros_equal_to_zeros_are_no_success(harness):
+    result = run(harness, "zeros")
+    assert result.returncode == 1 and "was zero" in result.stderr, result
 
 
 def test_engine_that_declines_everything_is_no_success(harness):
