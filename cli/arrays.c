@@ -39,6 +39,8 @@ static int has_tensor(const io_safetensors *file, const char *name) {
     return 0;
 }
 
+/* The metadata first: what it contradicts is known before large tensors are
+ * read. */
 static int load_module(const char *path, cli_layer *layer, cli_parameters *parameters) {
     convt3d_error err;
     io_safetensors *file;

@@ -53,6 +53,7 @@ static void place_grad_input(const backward_job *job, io_array *grad_input) {
     }
 }
 
+/* Before anything runs, so that memory which can't be had costs no time. */
 static int create_results(backward_job *job) {
     const convt3d_problem *problem = &job->layer.problem;
     for (int i = 0; i < job->count; i++) {
@@ -84,6 +85,7 @@ static int run_input(const backward_job *job, const convt3d_plan *plan) {
     return status == CONVT3D_OK ? 0 : cli_fail_status(&err);
 }
 
+/* Weight and bias in one run: they read the same grad_output. */
 static int run_weight(const backward_job *job, const convt3d_plan *plan) {
     int weight = job->index[GRAD_WEIGHT], bias = job->index[GRAD_BIAS];
     convt3d_tensor x = cli_tensor(&job->input), dy = cli_tensor(&job->grad_output), dw, db;
@@ -100,6 +102,7 @@ static int run_weight(const backward_job *job, const convt3d_plan *plan) {
     return status == CONVT3D_OK ? 0 : cli_fail_status(&err);
 }
 
+/* A plan per direction; both results are kept until both runs have succeeded. */
 static int compute(const backward_job *job, convt3d_direction direction) {
     convt3d_plan *plan;
     convt3d_error err;

@@ -35,6 +35,8 @@ typedef struct tally {
     int64_t runs, declined, nonzero;
 } tally;
 
+/* Everything that one problem needs in all directions.  Results start as NaN:
+ * an element that a run forgets differs from any other. */
 static int trial_create(uint64_t *state, convt3d_dtype dtype, trial *t) {
     int64_t limit, out[5], missing = 0;
     check_problem(state, dtype, &t->problem, &limit);
@@ -72,6 +74,7 @@ static void trial_free(trial *t) {
     }
 }
 
+/* One direction, by the plan that the options make. */
 static convt3d_status run(const trial *t, convt3d_direction direction,
                           const convt3d_options *options, const convt3d_tensor *result,
                           convt3d_error *err) {
@@ -93,6 +96,7 @@ static convt3d_status run(const trial *t, convt3d_direction direction,
     return status;
 }
 
+/* Says what differs, and the problem string with which anybody can see it. */
 static int compare(const trial *t, convt3d_direction direction, const convt3d_options *engine,
                    tally *sum) {
     static const int first[3] = {OUTPUT, GRAD_INPUT, GRAD_WEIGHT};
@@ -113,7 +117,8 @@ static int compare(const trial *t, convt3d_direction direction, const convt3d_op
     return 0;
 }
 
-/* One problem in all three directions. */
+/* One problem in all three directions.  The engine runs first: whether it takes
+ * the problem decides whether there is anything to compare. */
 static int try_problem(uint64_t *state, const char *isa, convt3d_dtype dtype, tally *sum) {
     convt3d_options reference, engine;
     convt3d_error err;

@@ -68,6 +68,7 @@ static int print_problem(const cli_args *args) {
                      wanted);
 }
 
+/* The module itself knows how to print itself. */
 static int print_module(const cli_args *args) {
     cli_layer layer;
     cli_parameters parameters;
@@ -86,6 +87,8 @@ static int print_module(const cli_args *args) {
     return 0;
 }
 
+/* Three questions in one command; options that belong to another of them are
+ * refused in place of being ignored. */
 static int info(const cli_args *args) {
     if (args->text[CLI_OPT_MODULE] && args->text[CLI_OPT_PROBLEM])
         return cli_usage("--module and --problem exclude each other");

@@ -48,6 +48,7 @@ static int state_trilinear(cli_layer *layer) {
     return status;
 }
 
+/* What the fill decides by itself, and whether anything is still unknown. */
 static int complete(const cli_args *args, convt3d_fill fill, cli_layer *layer) {
     static const cli_id needed[] = {CLI_OPT_IN_CHANNELS, CLI_OPT_OUT_CHANNELS, CLI_OPT_KERNEL_SIZE};
     int status = 0;
@@ -61,6 +62,7 @@ static int complete(const cli_args *args, convt3d_fill fill, cli_layer *layer) {
     return status;
 }
 
+/* The module keeps its memory: io only gets to see it. */
 static io_array view_of(const convt3d_tensor *tensor) {
     io_array array = {.data = tensor->data,
                       .dtype = tensor->dtype == CONVT3D_FLOAT64 ? IO_F64 : IO_F32,

@@ -42,6 +42,7 @@ static const field *find_field(cli_id id) {
     return f;
 }
 
+/* get() and set() are the only places that know how a problem keeps these. */
 static void get(const convt3d_problem *problem, const field *f, int64_t *values) {
     if (f->id == CLI_OPT_PADDING_MODE) {
         values[0] = problem->padding_mode;
@@ -123,6 +124,7 @@ static int check_together(const cli_args *args, const cli_layer *layer) {
     return cli_usage_status(&err);
 }
 
+/* Not an argument of the layer but of a run: no file states it. */
 static int parse_output_size(const cli_args *args, cli_layer *layer) {
     const char *text = args->text[CLI_OPT_OUTPUT_SIZE];
     char why[CLI_WHY];

@@ -101,6 +101,8 @@ static convt3d_status save_file(const cli_args *args, const cli_result *results,
     return io_safetensors_write(path, named, members, NULL, 0, err);
 }
 
+/* A signal from here on makes the write fail, see progress.c; one that came
+ * after the run's last poll is noticed here. */
 int cli_results_save(const cli_args *args, const cli_result *results, int count) {
     int done[CLI_RESULTS] = {0};
     convt3d_error err;

@@ -52,6 +52,8 @@ static int take_weight(const cli_args *args, cli_layer *layer) {
     return 0;
 }
 
+/* One line per tensor and one per axis, as labels and numbers that a script can
+ * take apart. */
 static int print_sizes(const convt3d_problem *problem, int rank, const int64_t *shape) {
     int64_t input[5] = {problem->batch, problem->in_channels, problem->input_size[0],
                         problem->input_size[1], problem->input_size[2]};
@@ -99,6 +101,7 @@ static uint64_t tensor_bytes(const convt3d_problem *problem, const int64_t *shap
     return sum;
 }
 
+/* Plans are made and thrown away: only they know their scratch. */
 static int print_memory(const convt3d_problem *problem, const convt3d_options *options,
                         const int64_t *shape) {
     static const convt3d_direction directions[3] = {CONVT3D_FORWARD, CONVT3D_BACKWARD_INPUT,

@@ -58,6 +58,7 @@ static int pick(const cli_args *args, const io_array *array, int axis, cli_id id
     return 0;
 }
 
+/* A view into the array, whatever its order in memory. */
 static int choose_volume(const cli_args *args, const io_array *array, volume *v) {
     char text[CLI_SHAPE_TEXT];
     int64_t offset = 0;
@@ -134,6 +135,7 @@ static uint8_t grey(const volume *v, double value) {
     return level > 255 ? 255 : (uint8_t)lround(level);
 }
 
+/* Interpolates between voxels, so that a small volume is no mosaic. */
 static void draw(const volume *v, const slice *s, uint8_t *pixels, int64_t row_length) {
     const float *plane = v->data + v->size[s->cut] / 2 * v->stride[s->cut];
     for (int64_t y = 0; y < s->height; y++) {
@@ -155,6 +157,7 @@ static void draw(const volume *v, const slice *s, uint8_t *pixels, int64_t row_l
     }
 }
 
+/* However flat a volume is, it can be seen. */
 static int64_t to_pixels(double extent, double scale) {
     double pixels = floor(extent * scale + 0.5);
     return pixels < 1 ? 1 : (int64_t)pixels;
