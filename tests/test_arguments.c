@@ -282,11 +282,26 @@ static void products_that_wrap(void **state) {
     }
 }
 
+/* An empty batch is measured as one sample: what is legal doesn't depend on it. */
+static void empty_batches_at_the_limit(void **state) {
+    (void)state;
+    for (int64_t batch = 0; batch <= 2; batch++) {
+        convt3d_problem p;
+        convt3d_error err = {CONVT3D_OK, ""};
+        /* 2^62 bytes a sample */
+        assert_int_equal(convt3d_problem_parse("ci1co1i1048576k1", &p, NULL, 0, &err), CONVT3D_OK);
+        p.batch = batch;
+        assert_int_equal(convt3d_problem_output_shape(&p, NULL, &err),
+                         batch < 2 ? CONVT3D_OK : CONVT3D_OVERFLOW);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(one_argument_at_a_time),  cmocka_unit_test(enums_and_struct_size),
-        cmocka_unit_test(padding_limits_of_modes), cmocka_unit_test(output_without_size),
-        cmocka_unit_test(extreme_integers),        cmocka_unit_test(products_that_wrap),
+        cmocka_unit_test(one_argument_at_a_time),     cmocka_unit_test(enums_and_struct_size),
+        cmocka_unit_test(padding_limits_of_modes),    cmocka_unit_test(output_without_size),
+        cmocka_unit_test(extreme_integers),           cmocka_unit_test(products_that_wrap),
+        cmocka_unit_test(empty_batches_at_the_limit),
     };
     return cmocka_run_group_tests_name("arguments", tests, NULL, NULL);
 }

@@ -377,6 +377,27 @@ static void null_everywhere(void **state) {
     free_setup(&s);
 }
 
+/* The system reads the same name off the CPU, where it shows one. */
+static void name_of_the_cpu(void **state) {
+    (void)state;
+    char name[128], line[512], small[4];
+    size_t length = convt3d_cpu_name(name, sizeof name);
+    assert_true(length > 0 && length == strlen(name));
+    assert_int_equal(convt3d_cpu_name(small, sizeof small), length);
+    assert_int_equal(strlen(small), length < 3 ? length : 3);
+#if defined(__x86_64__)
+    FILE *file = fopen("/proc/cpuinfo", "r");
+    while (file && fgets(line, sizeof line, file)) {
+        if (strncmp(line, "model name", 10)) continue;
+        if (!strstr(line, name)) fail_msg("%s, but the system says %s", name, line);
+        break;
+    }
+    if (file) fclose(file);
+#else
+    (void)line;
+#endif
+}
+
 static void names_of_everything(void **state) {
     (void)state;
     for (int i = CONVT3D_OK; i <= CONVT3D_NOTFOUND; i++)
@@ -408,6 +429,7 @@ int main(void) {
         cmocka_unit_test(packed_weights_of_another_layer),
         cmocka_unit_test(weights_given_twice_or_never),
         cmocka_unit_test(null_everywhere),
+        cmocka_unit_test(name_of_the_cpu),
         cmocka_unit_test(names_of_everything),
     };
     return cmocka_run_group_tests_name("options", tests, NULL, NULL);

@@ -190,6 +190,9 @@ static void strings_that_are_wrong(void **state) {
         "ci0co4i5k3",
         "ci3co4i5k3g2",
         "CI3CO4I5K3",
+        "ci3co4i5k3m",
+        "ci3co4i5k3ms2",
+        "ci3co4i5k3mreflects2x",
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         convt3d_problem p;
