@@ -286,6 +286,27 @@ convt3d_status convt3d_problem_output_range(const convt3d_problem *problem, int6
     return CONVT3D_OK;
 }
 
+static convt3d_status refuse_output_size(int a, int64_t size, int64_t low, int64_t high,
+                                         convt3d_error *err) {
+    const char *axis = convt3d_axis_name(a);
+    if (high < 1)
+        return convt3d_fail(err, CONVT3D_SHAPE,
+                            "output_size is %lld on the %s axis, but no size is legal there: "
+                            "output_padding 0 to %lld gives %lld to %lld",
+                            (long long)size, axis, (long long)(high - low), (long long)low,
+                            (long long)high);
+    if (low == high)
+        return convt3d_fail(err, CONVT3D_SHAPE,
+                            "output_size is %lld on the %s axis, but must be %lld, which is what "
+                            "output_padding 0, the only legal one, gives",
+                            (long long)size, axis, (long long)low);
+    return convt3d_fail(err, CONVT3D_SHAPE,
+                        "output_size is %lld on the %s axis, but must be %lld to %lld: "
+                        "output_padding 0 gives %lld, %lld gives %lld",
+                        (long long)size, axis, (long long)low, (long long)high, (long long)low,
+                        (long long)(high - low), (long long)high);
+}
+
 convt3d_status convt3d_problem_set_output_size(convt3d_problem *problem,
                                                const int64_t output_size[3], convt3d_error *err) {
     if (!output_size) return convt3d_fail(err, CONVT3D_ARG, "output_size is NULL");
@@ -295,13 +316,7 @@ convt3d_status convt3d_problem_set_output_size(convt3d_problem *problem,
     convt3d_problem changed = *problem;
     for (int a = 0; a < 3; a++) {
         if (output_size[a] < low[a] || output_size[a] > high[a])
-            return convt3d_fail(
-                err, CONVT3D_SHAPE,
-                "output_size is %lld on the %s axis, but must be %lld to %lld: output_padding 0 "
-                "gives %lld, %lld gives %lld",
-                (long long)output_size[a], convt3d_axis_name(a), (long long)low[a],
-                (long long)high[a], (long long)low[a], (long long)(high[a] - low[a]),
-                (long long)high[a]);
+            return refuse_output_size(a, output_size[a], low[a], high[a], err);
         changed.output_padding[a] = output_size[a] - low[a];
     }
     status = convt3d_problem_check(&changed, NULL, err);
