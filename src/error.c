@@ -26,6 +26,10 @@ convt3d_status convt3d_fail(convt3d_error *err, convt3d_status status, const cha
         err->status = status;
         vsnprintf(err->text, sizeof err->text, format, args);
         va_end(args);
+        /* The caller's own strings may be quoted in it: it stays one line. */
+        for (char *c = err->text; *c; c++) {
+            if ((unsigned char)*c < ' ' || *c == 127) *c = '?';
+        }
     }
     return status;
 }
