@@ -244,7 +244,7 @@ typedef struct convt3d_options {
     size_t struct_size;    /* set by convt3d_options_init() */
     int32_t threads;       /* 1..CONVT3D_MAX_THREADS; 0: $CONVT3D_NUM_THREADS, else
                               the CPUs this process may use */
-    const char *isa;       /* a name of convt3d_isa_name(); NULL: $CONVT3D_ISA, else
+    const char *isa;       /* a name of convt3d_isa_name(); NULL or "": $CONVT3D_ISA, else
                               the best that this CPU has */
     const char *algorithm; /* "engine" or "reference"; NULL: the first that
                               accepts the problem */

@@ -8,36 +8,33 @@
 
 /* ---- Lanes and taps --------------------------------------------------------- */
 
-/* The lane of phase 'phase': its positions, and its taps in the order in which
- * they come to reach real data.  0 if it has none of either. */
-static int forward_lane(const convt3d_axis *axis, int64_t phase, convt3d_lane *lane,
+/* The lane of tap 'first' and those that share its phase: its positions, and its
+ * taps in the order in which they come to reach real data.  0 if it has none. */
+static int forward_lane(const convt3d_axis *axis, int64_t first, convt3d_lane *lane,
                         convt3d_tap *tap) {
     int fold = axis->mode != CONVT3D_ZEROS;
-    int64_t first = fold ? 0 : axis->before;
+    int64_t from = fold ? 0 : axis->before;
     int64_t end = fold ? axis->full : axis->before + axis->out;
-    int64_t count = 0;
+    int64_t phase = first * axis->dilation % axis->stride, count = 0;
     lane->phase = phase;
-    lane->q0 = convt3d_ceil_div(first - phase, axis->stride);
+    lane->q0 = convt3d_ceil_div(from - phase, axis->stride);
     lane->q1 = convt3d_ceil_div(end - phase, axis->stride);
-    for (int64_t k = 0; k < axis->kernel; k++) {
-        int64_t reach = k * axis->dilation - phase;
-        if (reach >= 0 && reach % axis->stride == 0) {
-            int64_t e = reach / axis->stride; /* position q reads input q - e */
-            tap[count++] = (convt3d_tap){k, lane->q0 - e, e, e + axis->in};
-        }
+    const int64_t period = convt3d_tap_period(axis);
+    for (int64_t k = first; k < axis->kernel; k += period) {
+        int64_t e = k * axis->dilation / axis->stride; /* position q reads input q - e */
+        tap[count++] = (convt3d_tap){k, lane->q0 - e, e, e + axis->in};
     }
     lane->tap0 = 0;
     lane->tap1 = count;
-    return count > 0 && lane->q0 < lane->q1;
+    return lane->q0 < lane->q1;
 }
 
 /* All lanes of forward: the phases of the first taps, until they repeat. */
 static void forward_lanes(const convt3d_axis *axis, convt3d_correlate *c) {
     int64_t taps = 0, distinct = min64(axis->kernel, convt3d_tap_period(axis));
     for (int64_t k = 0; k < distinct; k++) {
-        int64_t phase = k * axis->dilation % axis->stride;
         convt3d_lane *lane = &c->lane[c->lanes];
-        if (!forward_lane(axis, phase, lane, c->tap + taps)) continue;
+        if (!forward_lane(axis, k, lane, c->tap + taps)) continue;
         lane->tap0 += taps;
         lane->tap1 += taps;
         taps = lane->tap1;

@@ -39,7 +39,7 @@ int convt3d_isa_supported(const char *name) {
 convt3d_status convt3d_kernels_choose(const char *isa, const convt3d_kernels **kernels,
                                       convt3d_error *err) {
     const char *where = "options.isa";
-    if (!isa) {
+    if (!isa || !*isa) {
         isa = getenv("CONVT3D_ISA");
         where = "the environment variable CONVT3D_ISA";
     }

@@ -66,26 +66,24 @@ convt3d_meet convt3d_meet_first(const convt3d_axis *axis, int64_t o) {
     default:
         break;
     }
-    meet.u = meet.ranges ? meet.first[0] : 0;
     return meet;
 }
 
+/* Range by range, tap by tap, input by input: the work is that of what meets,
+ * however wide a border is. */
 int convt3d_meet_next(convt3d_meet *meet) {
     const convt3d_axis *axis = meet->axis;
-    while (meet->range < meet->ranges) {
-        while (++meet->k < axis->kernel) {
-            int64_t reach = meet->u - meet->k * axis->dilation; /* i*stride */
-            if (reach < 0) break; /* later taps reach even further left */
-            if (reach % axis->stride == 0 && reach / axis->stride < axis->in) {
-                meet->i = reach / axis->stride;
-                return 1;
-            }
+    while (++meet->i >= meet->end) {
+        if (++meet->k >= axis->kernel) {
+            meet->k = 0;
+            meet->range++;
         }
-        meet->k = -1;
-        if (++meet->u > meet->last[meet->range] && ++meet->range < meet->ranges)
-            meet->u = meet->first[meet->range];
+        if (meet->range >= meet->ranges) return 0;
+        int64_t reach = meet->k * axis->dilation, range = meet->range;
+        meet->i = max64(0, convt3d_ceil_div(meet->first[range] - reach, axis->stride)) - 1;
+        meet->end = min64(axis->in, convt3d_ceil_div(meet->last[range] - reach + 1, axis->stride));
     }
-    return 0;
+    return 1;
 }
 
 /* Positions u that fold onto 'count' consecutive outputs form up to three runs

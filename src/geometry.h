@@ -21,8 +21,8 @@ int64_t convt3d_fold(const convt3d_axis *axis, int64_t u);
 typedef struct convt3d_meet {
     const convt3d_axis *axis;
     int64_t k, i;
-    int64_t u;                 /* being looked at */
-    int64_t first[3], last[3]; /* the positions that fold onto o */
+    int64_t end;               /* of the inputs that tap k takes into this range */
+    int64_t first[3], last[3]; /* the positions u that fold onto o */
     int ranges, range;
 } convt3d_meet;
 

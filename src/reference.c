@@ -81,8 +81,8 @@ static long double backward_input_one(const convt3d_call *c, int64_t n, int64_t 
     return sum;
 }
 
-static long double backward_weight_one(const convt3d_call *c, int64_t ci, int64_t co,
-                                       const int64_t k[3]) {
+static long double backward_weight_one(convt3d_call *c, int64_t ci, int64_t co, const int64_t k[3],
+                                       int thread) {
     const convt3d_geometry *g = &c->plan->geometry;
     const convt3d_axis *axis = g->axis;
     int64_t from = ci / g->group_inputs * g->group_outputs + co;
@@ -90,6 +90,7 @@ static long double backward_weight_one(const convt3d_call *c, int64_t ci, int64_
     for (int64_t n = 0; n < g->batch; n++) {
         for (int64_t id = 0; id < axis[0].in; id++) {
             int64_t od = reached(&axis[0], id, k[0]);
+            if (convt3d_stopped(&c->job, thread)) return 0;
             for (int64_t ih = 0; ih < axis[1].in && od >= 0; ih++) {
                 int64_t oh = reached(&axis[1], ih, k[1]);
                 for (int64_t iw = 0; iw < axis[2].in && oh >= 0; iw++) {
@@ -104,11 +105,12 @@ static long double backward_weight_one(const convt3d_call *c, int64_t ci, int64_
     return sum;
 }
 
-static long double bias_one(const convt3d_call *c, int64_t co) {
+static long double bias_one(convt3d_call *c, int64_t co, int thread) {
     const convt3d_geometry *g = &c->plan->geometry;
     long double sum = 0;
     for (int64_t n = 0; n < g->batch; n++) {
         for (int64_t d = 0; d < g->axis[0].out; d++) {
+            if (convt3d_stopped(&c->job, thread)) return 0;
             for (int64_t h = 0; h < g->axis[1].out; h++) {
                 for (int64_t w = 0; w < g->axis[2].out; w++)
                     sum += load(at(&c->output, g->element, n, co, d, h, w), g->element);
@@ -131,7 +133,7 @@ static const convt3d_view *result_of(const convt3d_call *c) {
     }
 }
 
-static long double one(const convt3d_call *c, int64_t a, int64_t b, const int64_t p[3]) {
+static long double one(convt3d_call *c, int64_t a, int64_t b, const int64_t p[3], int thread) {
     const convt3d_geometry *g = &c->plan->geometry;
     switch (c->plan->direction) {
     case CONVT3D_FORWARD:
@@ -140,7 +142,7 @@ static long double one(const convt3d_call *c, int64_t a, int64_t b, const int64_
     case CONVT3D_BACKWARD_INPUT:
         return backward_input_one(c, a, b, p);
     default:
-        return backward_weight_one(c, a, b, p);
+        return backward_weight_one(c, a, b, p, thread);
     }
 }
 
@@ -152,7 +154,7 @@ static void task(void *arg, int64_t index, int thread) {
     for (p[0] = 0; p[0] < result->size[2]; p[0]++) {
         for (p[1] = 0; p[1] < result->size[3]; p[1]++) {
             for (p[2] = 0; p[2] < result->size[4]; p[2]++)
-                store(at(result, element, a, b, p[0], p[1], p[2]), element, one(c, a, b, p),
+                store(at(result, element, a, b, p[0], p[1], p[2]), element, one(c, a, b, p, thread),
                       c->accumulate);
             if (convt3d_stopped(&c->job, thread)) return;
         }
@@ -162,8 +164,8 @@ static void task(void *arg, int64_t index, int thread) {
 static void bias_task(void *arg, int64_t index, int thread) {
     convt3d_call *c = arg;
     size_t element = c->plan->geometry.element;
-    (void)thread;
-    store(at(&c->bias, element, index, 0, 0, 0, 0), element, bias_one(c, index), c->accumulate);
+    store(at(&c->bias, element, index, 0, 0, 0, 0), element, bias_one(c, index, thread),
+          c->accumulate);
 }
 
 /* The packed weights of this algorithm are a dense copy. */

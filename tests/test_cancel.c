@@ -68,7 +68,7 @@ static const struct {
     const char *text, *algorithm;
 } endless[3][2] = {{{"n1ci8192co64i64k3p1", NULL}, {"n1ci2048co64i64k3p1", "reference"}},
                    {{"n1ci64co8192i64k3p1", NULL}, {"n1ci64co2048i64k3p1", "reference"}},
-                   {{"n999ci64co64i64k3p1", NULL}, {"n40ci512co512i32k3p1", "reference"}}};
+                   {{"n999ci64co64i64k3p1", NULL}, {"n999ci64co64i64k3p1", "reference"}}};
 
 /* Then a small one, as if nothing had been. */
 static void next_run_is_right(convt3d_direction d) {

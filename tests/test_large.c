@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <cmocka.h>
 
 static const char *const algorithms[] = {"reference", "engine"};
@@ -226,6 +227,51 @@ static void scratch_is_bounded(void **state) {
         }
 }
 
+/* What a border folds away costs only what meets in it: 2^40 positions of this
+ * one hold two values. */
+static void wide_borders_are_not_walked(void **state) {
+    (void)state;
+    convt3d_problem p;
+    convt3d_error err;
+    if (convt3d_problem_parse("ci1co1i2x1x1k1s1099511627776x1x1p549755813888x549755813888x0x0x0x0"
+                              "mreplicatenb",
+                              &p, NULL, 0, &err))
+        fail_msg("%s", err.text);
+    for (int which = 0; which < 2; which++) {
+        const int64_t in[5] = {1, 1, 2, 1, 1}, one[5] = {1, 1, 1, 1, 1};
+        float x[2] = {3, 5}, w = 7, y = 0;
+        convt3d_options o;
+        convt3d_plan *plan;
+        convt3d_options_init(&o);
+        o.algorithm = which ? "reference" : "engine";
+        if (convt3d_plan_create(&p, CONVT3D_FORWARD, &o, &plan, &err)) fail_msg("%s", err.text);
+        convt3d_tensor X = convt3d_tensor_dense(x, CONVT3D_FLOAT32, 5, in);
+        convt3d_tensor W = convt3d_tensor_dense(&w, CONVT3D_FLOAT32, 5, one);
+        convt3d_tensor Y = convt3d_tensor_dense(&y, CONVT3D_FLOAT32, 5, one);
+        if (convt3d_forward(plan, &X, &W, NULL, NULL, &Y, NULL, &err)) fail_msg("%s", err.text);
+        assert_true(y == 7 * (3 + 5));
+        convt3d_plan_free(plan);
+    }
+}
+
+/* A plan's work rises with the taps, not with their square: that would take
+ * minutes here. */
+static void wide_kernels_are_planned_at_once(void **state) {
+    (void)state;
+    convt3d_problem p;
+    convt3d_error err;
+    if (convt3d_problem_parse("ci1co1i3k1x1x300000s1x1x300000", &p, NULL, 0, &err))
+        fail_msg("%s", err.text);
+    for (int d = 0; d < 3; d++) {
+        convt3d_plan *plan;
+        clock_t start = clock();
+        if (convt3d_plan_create(&p, (convt3d_direction)d, NULL, &plan, &err))
+            fail_msg("%s", err.text);
+        assert_true((double)(clock() - start) / CLOCKS_PER_SEC < 10);
+        convt3d_plan_free(plan);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(huge_arguments_that_are_legal),
@@ -233,6 +279,8 @@ int main(void) {
         cmocka_unit_test(more_than_32_bits_of_elements),
         cmocka_unit_test(sums_over_more_than_31_bits),
         cmocka_unit_test(scratch_is_bounded),
+        cmocka_unit_test(wide_borders_are_not_walked),
+        cmocka_unit_test(wide_kernels_are_planned_at_once),
     };
     return cmocka_run_group_tests_name("large", tests, NULL, NULL);
 }
