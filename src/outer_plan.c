@@ -141,9 +141,9 @@ void convt3d_outer_describe(const convt3d_plan *plan, convt3d_text *text) {
                      (long long)c->rows, c->x_is_a ? "input" : "grad_output", plan->type->vectors,
                      plan->type->lanes, c->x_is_a ? "grad_output" : "input");
     convt3d_text_add(text,
-                     "reduction: %lld chunks of %lld planes, added in order; %lld x %lld rows "
+                     "reduction: %lld chunk%s of %lld planes, added in order; %lld x %lld rows "
                      "packed at a time%s\n",
-                     (long long)c->chunks, (long long)convt3d_ceil_div(c->planes, c->chunks),
-                     (long long)c->block[0], (long long)c->block[1],
-                     c->a_splits > 1 ? "; split by channels" : "");
+                     (long long)c->chunks, c->chunks == 1 ? "" : "s",
+                     (long long)convt3d_ceil_div(c->planes, c->chunks), (long long)c->block[0],
+                     (long long)c->block[1], c->a_splits > 1 ? "; split by channels" : "");
 }
