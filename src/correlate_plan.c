@@ -19,10 +19,11 @@ static int forward_lane(const convt3d_axis *axis, int64_t first, convt3d_lane *l
     lane->phase = phase;
     lane->q0 = convt3d_ceil_div(from - phase, axis->stride);
     lane->q1 = convt3d_ceil_div(end - phase, axis->stride);
-    const int64_t period = convt3d_tap_period(axis);
-    for (int64_t k = first; k < axis->kernel; k += period) {
+    const int64_t period = convt3d_tap_period(axis), taps = (axis->kernel - 1 - first) / period + 1;
+    for (; count < taps; count++) {
+        int64_t k = first + count * period;
         int64_t e = k * axis->dilation / axis->stride; /* position q reads input q - e */
-        tap[count++] = (convt3d_tap){k, lane->q0 - e, e, e + axis->in};
+        tap[count] = (convt3d_tap){k, lane->q0 - e, e, e + axis->in};
     }
     lane->tap0 = 0;
     lane->tap1 = count;
