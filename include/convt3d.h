@@ -52,10 +52,10 @@
  * 5. The library never exits, aborts or prints, and never changes signals,
  * locale or floating-point control for its caller.  6. The size of scratch
  * memory can be asked for beforehand; a run that is given it allocates
- * nothing.  7. It may be used after fork() in parent and child alike, if no
- * call was in progress in the forking thread; a thread that can't be started
- * means fewer threads, not an error.  8. NaN and Inf reach exactly the
- * outputs that their taps reach; nothing is skipped because it is zero.
+ * nothing but, when it is the first to use them, its threads.  7. It may be used after fork() in
+ * parent and child alike, if no call was in progress in the forking thread; a thread that can't be
+ * started means fewer threads, not an error.  8. NaN and Inf reach exactly the outputs that their
+ * taps reach; nothing is skipped because it is zero.
  *
  * Every function that can fail returns a convt3d_status and takes, last, an
  * 'err' that may be NULL.  On failure the text in it names the argument, the
@@ -306,7 +306,8 @@ typedef void (*convt3d_body)(void *arg, int thread);
 typedef struct convt3d_run {
     size_t struct_size; /* set by convt3d_run_init() */
     int32_t threads;    /* 1 to the plan's number; 0: the plan's number */
-    void *scratch;      /* NULL: the run allocates, before it writes anything */
+    void *scratch;      /* NULL: the run allocates, before it writes anything; must not
+                           overlap a tensor */
     size_t scratch_size;
 
     /* Called on the calling thread about ten times a second while it works or

@@ -180,15 +180,13 @@ static convt3d_status execute(convt3d_call *call, const convt3d_weights *packed,
     }
     call->scratch = align(scratch);
     convt3d_job_init(&call->job, run, threads);
-    call->job.total = algorithm->tasks(plan);
     if (packed) call->packed = packed->packed;
     if (pack) {
         int64_t tasks = algorithm->pack_tasks(plan);
         call->packed = (convt3d_packed *)call->scratch;
         call->scratch += convt3d_round_up(plan->packed_bytes);
         call->packed->nonfinite = 0;
-        call->job.total += tasks;
-        convt3d_parallel(&call->job, tasks, pack_task, call);
+        convt3d_parallel(&call->job, 0.05, tasks, pack_task, call);
     }
     algorithm->run(call);
     free(owned);

@@ -56,6 +56,7 @@ static int next_pair(pairs *p) {
 static void list_sources(task *t, int a) {
     t->listed[a] = 0;
     for (int64_t result = t->first[a]; result < t->end[a]; result++) {
+        if (convt3d_stopped(&t->call->job, t->thread)) return;
         pairs p = pairs_of(t, a, result);
         while (next_pair(&p)) t->listed[a] = convt3d_list_add(t->list[a], t->listed[a], p.source);
     }
@@ -95,9 +96,10 @@ static int pack_slab(task *t) {
         for (int64_t h = 0; h < t->listed[1]; h++) {
             const char *row =
                 base + (t->list[0][d] * v->stride[2] + t->list[1][h] * v->stride[3]) * element;
-            for (int64_t k = 0; k < c->k; k++, to += c->row_length * element)
+            for (int64_t k = 0; k < c->k; k++, to += c->row_length * element) {
+                if (convt3d_stopped(&t->call->job, t->thread)) return 0;
                 pack_row(t, to, row + k * v->stride[1] * element, v->stride[4]);
-            if (convt3d_stopped(&t->call->job, t->thread)) return 0;
+            }
         }
     }
     return 1;
@@ -117,7 +119,9 @@ static void multiply(const task *t, const convt3d_lane *lane, const convt3d_piec
                          .segments = t->segment,
                          .count = count,
                          .accumulate = accumulate};
+    int tiles = 0;
     for (int64_t q = piece->q0; q < piece->q1;) {
+        if (++tiles % 64 == 0 && convt3d_stopped(&t->call->job, t->thread)) return;
         int64_t vectors = convt3d_ceil_div(piece->q1 - q, type->lanes);
         vectors = min64(vectors, type->vectors);
         tile.b = t->slab + (q - lane->q0) * element;
@@ -332,7 +336,7 @@ static int64_t tasks(const convt3d_plan *plan) {
 }
 
 static void run(convt3d_call *call) {
-    convt3d_parallel(&call->job, tasks(call->plan), run_task, call);
+    convt3d_parallel(&call->job, 1, tasks(call->plan), run_task, call);
 }
 
 static int scratch(const convt3d_plan *plan, int32_t threads, size_t *bytes) {
@@ -378,7 +382,6 @@ const convt3d_algorithm convt3d_engine_correlate = {
     .name = "engine",
     .prepare = convt3d_correlate_prepare,
     .scratch = scratch,
-    .tasks = tasks,
     .run = run,
     .pack_tasks = pack_tasks,
     .pack = pack,

@@ -180,6 +180,7 @@ static int size_scratch(const convt3d_plan *plan, convt3d_correlate *c) {
         !convt3d_grow(&total, (size_t)slack, element))
         return 0;
     c->at_tile = total = convt3d_round_up(total);
+    if (c->lane_length > INT64_MAX - 2 * slack) return 0;
     c->lane_length = convt3d_ceil_div(c->lane_length, type->lanes) * type->lanes + slack;
     const int64_t tile[3] = {c->lanes ? c->lanes : 1, c->rows, c->lane_length};
     if (!convt3d_bytes(tile, 3, element, &elements) || !convt3d_grow(&total, 1, elements)) return 0;

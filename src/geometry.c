@@ -97,7 +97,7 @@ int64_t convt3d_inputs_of_outputs(const convt3d_axis *axis, int64_t count) {
             length = max64(length, run == 1 ? axis->before : axis->after);
         /* The inputs that reach 'length' positions lie within length - 1 + reach. */
         int64_t extent = reach + min64(length - 1, axis->full - reach);
-        total += min64(extent / axis->stride + 1, axis->in);
+        total += min64(extent / axis->stride, axis->in - 1) + 1;
     }
     return min64(total, axis->in);
 }

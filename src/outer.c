@@ -66,7 +66,8 @@ static void pack_x(const task *t) {
     int64_t bytes = row_elements(t, c->x_is_a, &c->x) * element_of(t);
     char *to = t->x;
     for (int64_t d = t->first[0]; d < t->end[0]; d++) {
-        for (int64_t h = t->first[1]; h < t->end[1]; h++, to += bytes)
+        for (int64_t h = t->first[1]; h < t->end[1] && !convt3d_stopped(&t->call->job, t->thread);
+             h++, to += bytes)
             pack_span(t, c->x_is_a, &c->x, v, to, row_at(t, v, &c->x, d, h), &whole);
     }
 }
@@ -80,7 +81,7 @@ static void pack_dy(const task *t) {
     for (int64_t d = 0; d < t->listed[0]; d++) {
         for (int64_t h = 0; h < t->listed[1]; h++, to += bytes) {
             const char *from = row_at(t, v, &c->dy, t->list[0][d], t->list[1][h]);
-            for (int64_t i = 0; i < c->spans; i++)
+            for (int64_t i = 0; i < c->spans && !convt3d_stopped(&t->call->job, t->thread); i++)
                 pack_span(t, !c->x_is_a, &c->dy, v, to, from, &c->span[i]);
         }
     }
@@ -95,6 +96,7 @@ static int64_t meets(const task *t, int a, int64_t i, int64_t k) {
 static void list_dy(task *t, int a) {
     t->listed[a] = 0;
     for (int64_t i = t->first[a]; i < t->end[a]; i++) {
+        if (convt3d_stopped(&t->call->job, t->thread)) return;
         for (int64_t k = 0; k < t->plan->geometry.axis[a].kernel; k++) {
             int64_t o = meets(t, a, i, k);
             if (o >= 0) t->listed[a] = convt3d_list_add(t->list[a], t->listed[a], o);
@@ -170,9 +172,10 @@ static int run_block(task *t) {
     for (int64_t block = t->block0; block < t->block1; block++) {
         for (int64_t kd = 0; kd < axis[0].kernel; kd++) {
             for (int64_t kh = 0; kh < axis[1].kernel; kh++) {
-                if (convt3d_stopped(&t->call->job, t->thread)) return 0;
-                for (int64_t kw = axis[2].kernel - 1; kw >= 0; kw--)
+                for (int64_t kw = axis[2].kernel - 1; kw >= 0; kw--) {
+                    if (convt3d_stopped(&t->call->job, t->thread)) return 0;
                     run_tap(t, block, kd, kh, &t->c->tap[kw]);
+                }
             }
         }
     }
@@ -318,18 +321,16 @@ static int64_t bias_tasks(const convt3d_plan *plan) {
     return plan->geometry.out_channels * CONVT3D_BIAS_PARTS;
 }
 
-static int64_t tasks(const convt3d_plan *plan) {
-    return weight_tasks(plan) + reduce_tasks(plan) + bias_tasks(plan);
-}
-
 static void run(convt3d_call *call) {
+    convt3d_job *job = &call->job;
+    int bias = call->bias.data != NULL;
     if (call->has_weight) {
-        convt3d_parallel(&call->job, weight_tasks(call->plan), run_task, call);
-        convt3d_parallel(&call->job, reduce_tasks(call->plan), reduce_task, call);
+        convt3d_parallel(job, bias ? 0.90 : 0.95, weight_tasks(call->plan), run_task, call);
+        convt3d_parallel(job, bias ? 0.95 : 1, reduce_tasks(call->plan), reduce_task, call);
     }
-    if (call->bias.data) {
-        convt3d_parallel(&call->job, bias_tasks(call->plan), bias_task, call);
-        if (!call->job.cancelled) store_bias(call);
+    if (bias) {
+        convt3d_parallel(job, 1, bias_tasks(call->plan), bias_task, call);
+        if (!job->cancelled) store_bias(call);
     }
 }
 
@@ -344,7 +345,6 @@ const convt3d_algorithm convt3d_engine_outer = {
     .name = "engine",
     .prepare = convt3d_outer_prepare,
     .scratch = scratch,
-    .tasks = tasks,
     .run = run,
     .describe = convt3d_outer_describe,
 };

@@ -56,8 +56,7 @@ struct convt3d_algorithm {
                               convt3d_error *err);
     /* Scratch bytes of a run; false if they exceed PTRDIFF_MAX. */
     int (*scratch)(const convt3d_plan *plan, int32_t threads, size_t *bytes);
-    /* How many tasks a run has, then the run itself. */
-    int64_t (*tasks)(const convt3d_plan *plan);
+    /* The run itself; its last loop ends at 1. */
     void (*run)(convt3d_call *call);
     /* Packed weights: a number of independent tasks. */
     int64_t (*pack_tasks)(const convt3d_plan *plan);

@@ -153,10 +153,11 @@ static void task(void *arg, int64_t index, int thread) {
     int64_t a = index / result->size[1], b = index % result->size[1], p[3];
     for (p[0] = 0; p[0] < result->size[2]; p[0]++) {
         for (p[1] = 0; p[1] < result->size[3]; p[1]++) {
-            for (p[2] = 0; p[2] < result->size[4]; p[2]++)
+            for (p[2] = 0; p[2] < result->size[4]; p[2]++) {
+                if (convt3d_stopped(&c->job, thread)) return;
                 store(at(result, element, a, b, p[0], p[1], p[2]), element, one(c, a, b, p, thread),
                       c->accumulate);
-            if (convt3d_stopped(&c->job, thread)) return;
+            }
         }
     }
 }
@@ -186,22 +187,11 @@ static void run(convt3d_call *c) {
     if (!weight_gradient) dense_weight(&c->plan->geometry, &c->weight, c->packed);
     if (!weight_gradient || c->has_weight) {
         const convt3d_view *result = result_of(c);
-        convt3d_parallel(&c->job, result->size[0] * result->size[1], task, c);
+        convt3d_parallel(&c->job, weight_gradient && c->bias.data ? 0.95 : 1,
+                         result->size[0] * result->size[1], task, c);
     }
     if (weight_gradient && c->bias.data)
-        convt3d_parallel(&c->job, c->plan->geometry.out_channels, bias_task, c);
-}
-
-static int64_t tasks(const convt3d_plan *plan) {
-    const convt3d_geometry *g = &plan->geometry;
-    switch (plan->direction) {
-    case CONVT3D_FORWARD:
-        return g->batch * g->out_channels;
-    case CONVT3D_BACKWARD_INPUT:
-        return g->batch * g->in_channels;
-    default:
-        return g->in_channels * g->group_outputs + g->out_channels;
-    }
+        convt3d_parallel(&c->job, 1, c->plan->geometry.out_channels, bias_task, c);
 }
 
 static int64_t pack_tasks(const convt3d_plan *plan) {
@@ -255,7 +245,6 @@ const convt3d_algorithm convt3d_reference_algorithm = {
     .name = "reference",
     .prepare = prepare,
     .scratch = scratch,
-    .tasks = tasks,
     .run = run,
     .pack_tasks = pack_tasks,
     .pack = pack,

@@ -104,8 +104,9 @@ convt3d_status convt3d_view_check(const convt3d_tensor *t, const char *name, con
                                   convt3d_error *err) {
     if (!t) return convt3d_fail(err, CONVT3D_ARG, "%s is NULL", name);
     if (t->dtype != dtype)
-        return convt3d_fail(err, CONVT3D_DTYPE, "%s is %s, but the problem's dtype is %s", name,
-                            convt3d_dtype_name(t->dtype), convt3d_dtype_name(dtype));
+        return convt3d_fail(err, CONVT3D_DTYPE, "%s is %s (%d), but the problem's dtype is %s",
+                            name, convt3d_dtype_name(t->dtype), (int)t->dtype,
+                            convt3d_dtype_name(dtype));
     int skip;
     convt3d_status status = check_rank(t, name, role, shape, &skip, err);
     if (status) return status;

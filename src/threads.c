@@ -8,6 +8,7 @@
  * SPDX-License-Identifier: MIT */
 #include "threads.h"
 
+#include <fenv.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -145,6 +146,7 @@ typedef struct loop {
     int64_t next; /* atomic */
     void (*task)(void *arg, int64_t index, int thread);
     void *arg;
+    fenv_t caller; /* rounding and the like, which a worker has from whoever started it */
 } loop;
 
 static int64_t clock_ms(void) {
@@ -161,10 +163,11 @@ int convt3d_stopped(convt3d_job *job, int thread) {
     if (thread == 0 && job->run && job->run->poll) {
         int64_t now = clock_ms();
         if (now - job->last_poll >= POLL_MS) {
-            int64_t done = __atomic_load_n(&job->done, __ATOMIC_RELAXED);
+            double done = (double)__atomic_load_n(&job->done, __ATOMIC_RELAXED);
+            double part = job->tasks > 0 ? done / (double)job->tasks : 0;
             job->last_poll = now;
             if (job->run->poll(job->run->poll_data,
-                               job->total > 0 ? (double)done / (double)job->total : 0))
+                               job->before + (job->until - job->before) * part))
                 __atomic_store_n(&job->cancelled, 1, __ATOMIC_RELAXED);
         }
     }
@@ -173,12 +176,16 @@ int convt3d_stopped(convt3d_job *job, int thread) {
 
 static void loop_body(void *arg, int thread) {
     loop *l = arg;
+    fenv_t own;
+    fegetenv(&own);
+    fesetenv(&l->caller);
     while (!convt3d_stopped(l->job, thread)) {
         int64_t index = __atomic_fetch_add(&l->next, 1, __ATOMIC_RELAXED);
         if (index >= l->tasks) break;
         l->task(l->arg, index, thread);
         __atomic_fetch_add(&l->job->done, 1, __ATOMIC_RELAXED);
     }
+    fesetenv(&own);
 }
 
 /* Waits for the workers, polling meanwhile. */
@@ -190,7 +197,7 @@ static void team_wait(team *work, convt3d_job *job) {
             continue;
         }
         struct timespec until;
-        clock_gettime(CLOCK_REALTIME, &until);
+        clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += POLL_MS * 1000000L;
         until.tv_sec += until.tv_nsec / 1000000000L;
         until.tv_nsec %= 1000000000L;
@@ -207,15 +214,25 @@ void convt3d_job_init(convt3d_job *job, const convt3d_run *run, int threads) {
     if (run && run->poll) job->last_poll = clock_ms();
 }
 
-void convt3d_parallel(convt3d_job *job, int64_t tasks,
+void convt3d_parallel(convt3d_job *job, double until, int64_t tasks,
                       void (*task)(void *arg, int64_t index, int thread), void *arg) {
     loop l = {.job = job, .tasks = tasks, .task = task, .arg = arg};
     int threads = tasks < job->threads ? (int)tasks : job->threads;
+    fegetenv(&l.caller);
+    job->before = job->until;
+    job->until = until;
+    job->tasks = tasks;
+    job->done = 0;
     if (job->run && job->run->parallel) {
         if (threads > 0) job->run->parallel(job->run->parallel_data, threads, loop_body, &l);
         return;
     }
-    team work = {.body = loop_body, .arg = &l, .finished = PTHREAD_COND_INITIALIZER};
+    team work = {.body = loop_body, .arg = &l};
+    pthread_condattr_t clock;
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC); /* whose hands nobody turns back */
+    pthread_cond_init(&work.finished, &clock);
+    pthread_condattr_destroy(&clock);
     if (threads > 1) team_start(&work, threads);
     loop_body(&l, 0);
     if (threads > 1) team_wait(&work, job);

@@ -9,10 +9,10 @@
 typedef struct convt3d_job {
     const convt3d_run *run;
     int threads;
-    int cancelled;     /* atomic */
-    int64_t done;      /* atomic: tasks finished, over all loops of the run */
-    int64_t total;     /* tasks of all loops; set by the driver */
-    int64_t last_poll; /* of the calling thread's clock, in ms */
+    int cancelled;        /* atomic */
+    int64_t done, tasks;  /* of the loop that runs; 'done' atomic */
+    double before, until; /* how far the run is when that loop starts and ends: 0 to 1 */
+    int64_t last_poll;    /* of the calling thread's clock, in ms */
 } convt3d_job;
 
 /* 'run' has been checked; its thread number, or the plan's. */
@@ -20,8 +20,10 @@ void convt3d_job_init(convt3d_job *job, const convt3d_run *run, int threads);
 
 /* Calls task(arg, index, thread) for every index in 0..tasks-1, each once, on
  * up to job->threads threads (fewer if they can't be started); 'thread' is
- * below job->threads and no two calls at one time share it. */
-void convt3d_parallel(convt3d_job *job, int64_t tasks,
+ * below job->threads and no two calls at one time share it.  All threads work
+ * with the caller's floating-point control.  'until' is how far the run is when
+ * this loop ends, from 0 to 1. */
+void convt3d_parallel(convt3d_job *job, double until, int64_t tasks,
                       void (*task)(void *arg, int64_t index, int thread), void *arg);
 
 /* To be asked inside of long tasks, every millisecond or so: nonzero means

@@ -254,6 +254,31 @@ static void wide_borders_are_not_walked(void **state) {
     }
 }
 
+/* Sizes of rows and scratch near 2^63: the plan is refused or right, and the
+ * undefined-behaviour sanitizer sees every sum on the way. */
+static void sizes_near_the_end_of_64_bits(void **state) {
+    (void)state;
+    static const char *const texts[] = {
+        "ci1co1i1k1x2x1d1x9223372036854775806x1p0x0x4611686018427387904x4611686018427387902x0x0"
+        "mreplicate",
+        "ci1co1i1k2d1x1x9223372036854775806p0x0x0x0x4611686018427387904x4611686018427387902"
+        "mreplicate",
+        "ci1co1i1k2d1x1x9223372036854775806p0x0x0x0x4611686018427387904x4611686018427387902",
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        convt3d_problem p;
+        convt3d_error err;
+        if (convt3d_problem_parse(texts[i], &p, NULL, 0, &err)) fail_msg("%s", err.text);
+        for (int d = 0; d < 3; d++) {
+            convt3d_plan *plan;
+            convt3d_status status =
+                convt3d_plan_create(&p, (convt3d_direction)d, NULL, &plan, &err);
+            if (status && status != CONVT3D_OVERFLOW) fail_msg("%s: %s", texts[i], err.text);
+            convt3d_plan_free(plan);
+        }
+    }
+}
+
 /* A plan's work rises with the taps, not with their square: that would take
  * minutes here. */
 static void wide_kernels_are_planned_at_once(void **state) {
@@ -280,6 +305,7 @@ int main(void) {
         cmocka_unit_test(sums_over_more_than_31_bits),
         cmocka_unit_test(scratch_is_bounded),
         cmocka_unit_test(wide_borders_are_not_walked),
+        cmocka_unit_test(sizes_near_the_end_of_64_bits),
         cmocka_unit_test(wide_kernels_are_planned_at_once),
     };
     return cmocka_run_group_tests_name("large", tests, NULL, NULL);

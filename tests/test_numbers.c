@@ -219,6 +219,47 @@ static void floating_point_control_is_unchanged(void **state) {
     }
 }
 
+/* Workers started under one rounding mode work under the one that the caller has
+ * now: the number of threads doesn't show. */
+static void rounding_reaches_all_threads(void **state) {
+    (void)state;
+    enum {
+        IN = 4 * 12 * 12 * 12,
+        WEIGHT = 4 * 4 * 27,
+        OUT = 4 * 14 * 14 * 14
+    };
+    const int64_t in[5] = {1, 4, 12, 12, 12}, weight[5] = {4, 4, 3, 3, 3},
+                  out[5] = {1, 4, 14, 14, 14};
+    static float x[IN], w[WEIGHT], y[3][OUT];
+    rng r = {seed + 9};
+    convt3d_problem p;
+    convt3d_plan *plan;
+    convt3d_options o;
+    convt3d_run run;
+    for (int i = 0; i < IN; i++) x[i] = (float)rng_normal(&r);
+    for (int i = 0; i < WEIGHT; i++) w[i] = (float)rng_normal(&r);
+    assert_int_equal(convt3d_problem_parse("ci4co4i12k3", &p, NULL, 0, NULL), CONVT3D_OK);
+    convt3d_options_init(&o);
+    o.threads = 4;
+    assert_int_equal(convt3d_plan_create(&p, CONVT3D_FORWARD, &o, &plan, NULL), CONVT3D_OK);
+    convt3d_run_init(&run);
+    convt3d_tensor X = convt3d_tensor_dense(x, CONVT3D_FLOAT32, 5, in);
+    convt3d_tensor W = convt3d_tensor_dense(w, CONVT3D_FLOAT32, 5, weight);
+    for (int turn = 0; turn < 40; turn++) {
+        for (int i = 0; i < 3; i++) { /* nearest on 4 threads; upward on 1, on 4 */
+            convt3d_tensor Y = convt3d_tensor_dense(y[i], CONVT3D_FLOAT32, 5, out);
+            run.threads = i == 1 ? 1 : 4;
+            fesetround(i ? FE_UPWARD : FE_TONEAREST);
+            convt3d_status status = convt3d_forward(plan, &X, &W, NULL, NULL, &Y, &run, NULL);
+            fesetround(FE_TONEAREST);
+            assert_int_equal(status, CONVT3D_OK);
+        }
+        assert_memory_not_equal(y[0], y[1], sizeof y[0]);
+        assert_memory_equal(y[1], y[2], sizeof y[0]);
+    }
+    convt3d_plan_free(plan);
+}
+
 /* With a decimal comma, where the system has such a locale, all texts are what
  * they were; and no call changes the locale. */
 static void locale_is_unchanged_and_without_effect(void **state) {
@@ -251,6 +292,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(overflow_gives_inf_of_its_sign),
         cmocka_unit_test(zeros_of_both_signs),
         cmocka_unit_test(floating_point_control_is_unchanged),
+        cmocka_unit_test(rounding_reaches_all_threads),
         cmocka_unit_test(locale_is_unchanged_and_without_effect),
     };
     seed = test_seed(argc, argv);
