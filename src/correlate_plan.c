@@ -58,7 +58,7 @@ static void forward_row(const convt3d_axis *axis, convt3d_correlate *c) {
         const convt3d_lane *lane = &c->lane[i];
         for (int64_t t = lane->tap0; t < lane->tap1; t++) {
             low = min64(low, c->tap[t].offset);
-            high = max64(high, c->tap[t].offset + lane->q1 - lane->q0);
+            high = max64(high, c->tap[t].offset + (lane->q1 - lane->q0));
         }
     }
     if (c->clip) {
