@@ -67,9 +67,8 @@ static int scratch_bytes(const convt3d_plan *plan, int32_t threads, int packed, 
            plan->algorithm->scratch(plan, threads, &own) && convt3d_grow(bytes, 1, own);
 }
 
-static convt3d_status check_options(const convt3d_problem *problem, convt3d_direction direction,
-                                    const convt3d_options *options, convt3d_error *err) {
-    (void)problem;
+static convt3d_status check_options(convt3d_direction direction, const convt3d_options *options,
+                                    convt3d_error *err) {
     if (!convt3d_direction_name(direction))
         return convt3d_fail(err, CONVT3D_ARG,
                             "direction is %d, but must be CONVT3D_FORWARD, "
@@ -89,7 +88,7 @@ convt3d_status convt3d_plan_create(const convt3d_problem *problem, convt3d_direc
     convt3d_plan local = {0}, *plan;
     if (!out) return convt3d_fail(err, CONVT3D_ARG, "plan is NULL");
     *out = NULL;
-    convt3d_status status = check_options(problem, direction, options, err);
+    convt3d_status status = check_options(direction, options, err);
     if (!status) status = convt3d_problem_check(problem, &local.geometry, err);
     if (!status)
         status = convt3d_threads_choose(options ? options->threads : 0, &local.threads, err);

@@ -4,18 +4,9 @@
 #define CONVT3D_FUZZ_ARRAY_H
 
 #include "io/private.h"
+#include "require.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-
-#define REQUIRE(condition)                                                                         \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                        \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
 
 static void fuzz_check_failure(convt3d_status status, const convt3d_error *err,
                                const io_array *array) {

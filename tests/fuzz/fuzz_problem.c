@@ -6,18 +6,10 @@
  * must have the shapes that the oracle gives, and a plan or a named failure.
  * Nothing is computed, so sizes may be anything. */
 #include "../oracle.h"
+#include "require.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define REQUIRE(condition)                                                                         \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                        \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
 
 static void check_failure(convt3d_status status, const convt3d_error *err) {
     REQUIRE(status == err->status);
