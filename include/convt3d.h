@@ -360,6 +360,44 @@ CONVT3D_API convt3d_status convt3d_backward_weight(
     const convt3d_tensor *grad_weight, const convt3d_tensor *grad_bias, convt3d_write write,
     const convt3d_run *run, convt3d_error *err);
 
+/* ---- Random numbers ----------------------------------------------------- */
+
+/* PyTorch's CPU generator (mt19937): a seed gives here the very stream of draws
+ * that it gives there, whatever asks for them in which order.  Not to be used by
+ * two threads at once. */
+typedef struct convt3d_generator convt3d_generator;
+
+/* *generator is NULL unless OK is returned; free it with
+ * convt3d_generator_free().  ARG or NOMEM on failure. */
+CONVT3D_API convt3d_status convt3d_generator_create(uint64_t seed, convt3d_generator **generator,
+                                                    convt3d_error *err);
+CONVT3D_API void convt3d_generator_free(convt3d_generator *generator); /* NULL is fine */
+
+/* Starts the stream of that seed, as torch.manual_seed(seed) does: forgets
+ * everything, the normal number that may be kept (below) as well.  As there, only
+ * the low 32 bits of 'seed' count. */
+CONVT3D_API void convt3d_generator_seed(convt3d_generator *generator, uint64_t seed);
+
+/* These two fill 'count' contiguous elements of this dtype; 'data' may be NULL
+ * where 'count' is 0.  ARG, DTYPE or OVERFLOW on failure, when the generator is
+ * left as it was, too.
+ *
+ * uniform: the very values of tensor.uniform_(from, to), which torch.rand is for 0
+ * and 1.  from <= to; both and to - from must be finite in the dtype.  Where
+ * from + r*(to - from) rounds up, 'to' itself can appear.
+ *
+ * normal: mean 0, deviation 1, as torch.randn(count).  The stream moves on
+ * exactly as there, and the values are the same but for the rounding of log, sin
+ * and cos.  For them not only the seed matters but how many are asked for at a
+ * time: calls for less than 16 draw in pairs, in float64, and may keep the second
+ * number of a pair for the next such call; others don't look at it. */
+CONVT3D_API convt3d_status convt3d_generator_uniform(convt3d_generator *generator, void *data,
+                                                     convt3d_dtype dtype, int64_t count,
+                                                     double from, double to, convt3d_error *err);
+CONVT3D_API convt3d_status convt3d_generator_normal(convt3d_generator *generator, void *data,
+                                                    convt3d_dtype dtype, int64_t count,
+                                                    convt3d_error *err);
+
 /* ---- Modules ------------------------------------------------------------ */
 
 /* The layer with its parameters: weight, bias and their gradients.  Not to be
@@ -394,8 +432,14 @@ typedef enum convt3d_fill {
     CONVT3D_FILL_ICNR = 2
 } convt3d_fill;
 
+/* module_fill starts the stream of 'seed'.  module_fill_next goes on with that of
+ * 'generator', so that several layers get what PyTorch gives them when they are
+ * made one after another; TRILINEAR draws nothing, and a failed call neither. */
 CONVT3D_API convt3d_status convt3d_module_fill(convt3d_module *module, convt3d_fill fill,
                                                uint64_t seed, convt3d_error *err);
+CONVT3D_API convt3d_status convt3d_module_fill_next(convt3d_module *module, convt3d_fill fill,
+                                                    convt3d_generator *generator,
+                                                    convt3d_error *err);
 
 /* The module's arguments; owned by the module. */
 CONVT3D_API const convt3d_problem *convt3d_module_layer(const convt3d_module *module);

@@ -33,8 +33,8 @@ static double fan_of(const convt3d_tensor *weight) {
     return (double)(weight->size[1] * weight->size[2] * weight->size[3] * weight->size[4]);
 }
 
-static void fill_uniform(convt3d_random *random, const convt3d_tensor *tensor, double bound) {
-    convt3d_random_uniform(random, tensor->data, tensor->dtype, element_count(tensor), -bound,
+static void fill_uniform(convt3d_generator *generator, const convt3d_tensor *tensor, double bound) {
+    convt3d_random_uniform(generator, tensor->data, tensor->dtype, element_count(tensor), -bound,
                            bound);
 }
 
@@ -43,12 +43,11 @@ static void fill_zero(const convt3d_tensor *tensor) {
     memset(tensor->data, 0, (size_t)element_count(tensor) * element);
 }
 
-static void fill_default(const convt3d_tensor *weight, const convt3d_tensor *bias, uint64_t seed) {
-    convt3d_random random;
+static void fill_default(const convt3d_tensor *weight, const convt3d_tensor *bias,
+                         convt3d_generator *generator) {
     double fan = fan_of(weight);
-    convt3d_random_seed(&random, seed);
-    fill_uniform(&random, weight, weight_bound(fan));
-    if (bias) fill_uniform(&random, bias, bias_bound(fan));
+    fill_uniform(generator, weight, weight_bound(fan));
+    if (bias) fill_uniform(generator, bias, bias_bound(fan));
 }
 
 /* ---- Trilinear ------------------------------------------------------------ */
@@ -143,33 +142,33 @@ static convt3d_status check_icnr(const convt3d_problem *layer, convt3d_error *er
 /* With kernel_size = stride the taps of one channel pair write one block of
  * stride^3 outputs; the same value in all of them starts the layer as nearest
  * neighbour enlargement. */
-static void fill_icnr(const convt3d_tensor *weight, const convt3d_tensor *bias, uint64_t seed) {
-    convt3d_random random;
+static void fill_icnr(const convt3d_tensor *weight, const convt3d_tensor *bias,
+                      convt3d_generator *generator) {
     double fan = fan_of(weight), bound = weight_bound(fan);
     int64_t taps = weight->size[2] * weight->size[3] * weight->size[4];
     int64_t pairs = weight->size[0] * weight->size[1];
     size_t element = weight->dtype == CONVT3D_FLOAT32 ? sizeof(float) : sizeof(double);
     char *at = weight->data;
-    convt3d_random_seed(&random, seed);
     for (int64_t i = 0; i < pairs; i++) {
         const char *first = at;
-        convt3d_random_uniform(&random, at, weight->dtype, 1, -bound, bound);
+        convt3d_random_uniform(generator, at, weight->dtype, 1, -bound, bound);
         for (int64_t t = 1; t < taps; t++) memcpy(at += element, first, element);
         at += element;
     }
-    if (bias) fill_uniform(&random, bias, bias_bound(fan));
+    if (bias) fill_uniform(generator, bias, bias_bound(fan));
 }
 
-convt3d_status convt3d_module_fill(convt3d_module *module, convt3d_fill fill, uint64_t seed,
-                                   convt3d_error *err) {
-    if (!module) return convt3d_fail(err, CONVT3D_ARG, "module is NULL");
+convt3d_status convt3d_module_fill_next(convt3d_module *module, convt3d_fill fill,
+                                        convt3d_generator *generator, convt3d_error *err) {
+    if (!module || !generator)
+        return convt3d_fail(err, CONVT3D_ARG, "%s is NULL", module ? "generator" : "module");
     const convt3d_problem *layer = convt3d_module_layer(module);
     const convt3d_tensor *weight = convt3d_module_weight(module);
     const convt3d_tensor *bias = convt3d_module_bias(module);
     convt3d_status status = CONVT3D_OK;
     switch (fill) {
     case CONVT3D_FILL_DEFAULT:
-        fill_default(weight, bias, seed);
+        fill_default(weight, bias, generator);
         return CONVT3D_OK;
     case CONVT3D_FILL_TRILINEAR:
         status = check_trilinear(layer, err);
@@ -180,11 +179,18 @@ convt3d_status convt3d_module_fill(convt3d_module *module, convt3d_fill fill, ui
     case CONVT3D_FILL_ICNR:
         status = check_icnr(layer, err);
         if (status) return status;
-        fill_icnr(weight, bias, seed);
+        fill_icnr(weight, bias, generator);
         return CONVT3D_OK;
     }
     return convt3d_fail(err, CONVT3D_ARG,
                         "fill is %d, but must be one of CONVT3D_FILL_DEFAULT, "
                         "CONVT3D_FILL_TRILINEAR and CONVT3D_FILL_ICNR",
                         (int)fill);
+}
+
+convt3d_status convt3d_module_fill(convt3d_module *module, convt3d_fill fill, uint64_t seed,
+                                   convt3d_error *err) {
+    convt3d_generator generator;
+    convt3d_generator_seed(&generator, seed);
+    return convt3d_module_fill_next(module, fill, &generator, err);
 }

@@ -4,42 +4,49 @@
  * the next word and tempers it.  What is PyTorch's own, and not the paper's, is
  * the way from bits to floating point: see convt3d_random_uniform().
  * SPDX-License-Identifier: MIT */
+#include "error.h"
+#include "problem.h"
 #include "random.h"
 
+#include <float.h>
 #include <math.h>
+#include <stdlib.h>
 
 enum {
     WORDS = CONVT3D_RANDOM_STATE,
     MIDDLE = 397 /* the paper's m: how far ahead the recurrence looks */
 };
 
-void convt3d_random_seed(convt3d_random *random, uint64_t seed) {
+void convt3d_generator_seed(convt3d_generator *generator, uint64_t seed) {
+    if (!generator) return;
     /* PyTorch takes 64 bits of seed but its CPU generator is seeded by the low
      * 32 of them: seeds that differ by 2^32 give the same values. */
     uint32_t word = (uint32_t)seed;
     for (int i = 0; i < WORDS; i++) {
-        random->state[i] = word;
+        generator->state[i] = word;
         word = UINT32_C(1812433253) * (word ^ word >> 30) + (uint32_t)i + 1;
     }
-    random->next = WORDS;
+    generator->next = WORDS;
+    generator->kept = 0;
+    generator->normal = 0;
 }
 
 /* One step of the recurrence for all words, in place: word i needs only words
  * that this pass hasn't reached (i, i+1) or has already renewed (i+m-n). */
-static void renew(convt3d_random *random) {
-    uint32_t *s = random->state;
+static void renew(convt3d_generator *generator) {
+    uint32_t *s = generator->state;
     for (int i = 0; i < WORDS; i++) {
         uint32_t joined =
             (s[i] & UINT32_C(0x80000000)) | (s[(i + 1) % WORDS] & UINT32_C(0x7fffffff));
         uint32_t twist = joined & 1 ? UINT32_C(0x9908b0df) : 0;
         s[i] = s[(i + MIDDLE) % WORDS] ^ joined >> 1 ^ twist;
     }
-    random->next = 0;
+    generator->next = 0;
 }
 
-static uint32_t draw32(convt3d_random *random) {
-    if (random->next == WORDS) renew(random);
-    uint32_t x = random->state[random->next++];
+static uint32_t draw32(convt3d_generator *generator) {
+    if (generator->next == WORDS) renew(generator);
+    uint32_t x = generator->state[generator->next++];
     x ^= x >> 11;
     x ^= x << 7 & UINT32_C(0x9d2c5680);
     x ^= x << 15 & UINT32_C(0xefc60000);
@@ -47,13 +54,13 @@ static uint32_t draw32(convt3d_random *random) {
 }
 
 /* The first of the two draws is the high half. */
-static uint64_t draw64(convt3d_random *random) {
-    uint64_t high = draw32(random);
-    return high << 32 | draw32(random);
+static uint64_t draw64(convt3d_generator *generator) {
+    uint64_t high = draw32(generator);
+    return high << 32 | draw32(generator);
 }
 
-void convt3d_random_uniform(convt3d_random *random, void *data, convt3d_dtype dtype, int64_t count,
-                            double from, double to) {
+void convt3d_random_uniform(convt3d_generator *generator, void *data, convt3d_dtype dtype,
+                            int64_t count, double from, double to) {
     /* The low bits of a draw, as many as the significand holds, are a fraction
      * r in [0, 1).  r*(to - from) + from is rounded once: a product rounded on
      * its own would change half of all values by one bit. */
@@ -62,15 +69,161 @@ void convt3d_random_uniform(convt3d_random *random, void *data, convt3d_dtype dt
         float start = (float)from;
         float range = (float)to - start;
         for (int64_t i = 0; i < count; i++) {
-            float r = (float)(draw32(random) & UINT32_C(0xffffff)) * 0x1p-24f;
+            float r = (float)(draw32(generator) & UINT32_C(0xffffff)) * 0x1p-24f;
             out[i] = fmaf(r, range, start);
         }
     } else {
         double *out = data;
         double range = to - from;
         for (int64_t i = 0; i < count; i++) {
-            double r = (double)(draw64(random) & UINT64_C(0x1fffffffffffff)) * 0x1p-53;
+            double r = (double)(draw64(generator) & UINT64_C(0x1fffffffffffff)) * 0x1p-53;
             out[i] = fma(r, range, from);
         }
     }
+}
+
+/* ---- Normal numbers --------------------------------------------------------- */
+
+enum {
+    BLOCK = 16, /* the numbers that are made together, where there are as many */
+    HALF = BLOCK / 2
+};
+
+static const double TWO_PI = 6.283185307179586476925286766559;
+
+/* Box and Muller 1958: two uniform numbers on (0, 1] give a radius and an angle.
+ * A block's first half holds radii and its second half angles. */
+static void transform32(float *block) {
+    for (int i = 0; i < HALF; i++) {
+        float radius = sqrtf(-2 * logf(1 - block[i]));
+        float angle = (float)TWO_PI * block[HALF + i];
+        block[i] = radius * cosf(angle);
+        block[HALF + i] = radius * sinf(angle);
+    }
+}
+
+static void transform64(double *block) {
+    for (int i = 0; i < HALF; i++) {
+        double radius = sqrt(-2 * log(1 - block[i]));
+        double angle = TWO_PI * block[HALF + i];
+        block[i] = radius * cos(angle);
+        block[HALF + i] = radius * sin(angle);
+    }
+}
+
+static void transform(void *data, convt3d_dtype dtype, int64_t at) {
+    if (dtype == CONVT3D_FLOAT32)
+        transform32((float *)data + at);
+    else
+        transform64((double *)data + at);
+}
+
+/* All uniform numbers are drawn first.  What the whole blocks leave over is not
+ * made from them: the last 16 elements, some of which are done already, are drawn
+ * again. */
+static void normal_blocks(convt3d_generator *generator, void *data, convt3d_dtype dtype,
+                          int64_t count) {
+    convt3d_random_uniform(generator, data, dtype, count, 0, 1);
+    for (int64_t i = 0; i + BLOCK <= count; i += BLOCK) transform(data, dtype, i);
+    if (count % BLOCK == 0) return;
+    char *last = (char *)data + (size_t)(count - BLOCK) * convt3d_dtype_size(dtype);
+    convt3d_random_uniform(generator, last, dtype, BLOCK, 0, 1);
+    transform(last, dtype, 0);
+}
+
+/* One number of a pair: here the angle is drawn first. */
+static double normal_single(convt3d_generator *generator) {
+    double uniform[2];
+    if (generator->kept) {
+        generator->kept = 0;
+        return generator->normal;
+    }
+    convt3d_random_uniform(generator, uniform, CONVT3D_FLOAT64, 2, 0, 1);
+    double radius = sqrt(-2 * log1p(-uniform[1]));
+    double angle = TWO_PI * uniform[0];
+    generator->kept = 1;
+    generator->normal = radius * sin(angle);
+    return radius * cos(angle);
+}
+
+/* ---- The public generator ----------------------------------------------------- */
+
+convt3d_status convt3d_generator_create(uint64_t seed, convt3d_generator **out,
+                                        convt3d_error *err) {
+    if (!out) return convt3d_fail(err, CONVT3D_ARG, "generator is NULL");
+    convt3d_generator *generator = *out = malloc(sizeof *generator);
+    if (!generator) return convt3d_fail_nomem(err, "a generator", sizeof *generator);
+    convt3d_generator_seed(generator, seed);
+    return CONVT3D_OK;
+}
+
+void convt3d_generator_free(convt3d_generator *generator) {
+    free(generator);
+}
+
+/* What both distributions ask of their arguments. */
+static convt3d_status check_data(const convt3d_generator *generator, const void *data,
+                                 convt3d_dtype dtype, int64_t count, convt3d_error *err) {
+    int64_t element = (int64_t)convt3d_dtype_size(dtype);
+    if (!generator) return convt3d_fail(err, CONVT3D_ARG, "generator is NULL");
+    if (!element)
+        return convt3d_fail(err, CONVT3D_DTYPE,
+                            "dtype is %d, but must be CONVT3D_FLOAT32 or CONVT3D_FLOAT64",
+                            (int)dtype);
+    if (count < 0)
+        return convt3d_fail(err, CONVT3D_ARG, "count is %lld, but must be >= 0", (long long)count);
+    if (count > (int64_t)(PTRDIFF_MAX / element))
+        return convt3d_fail(err, CONVT3D_OVERFLOW,
+                            "count is %lld, but no more than %lld elements of %s fit into memory",
+                            (long long)count, (long long)(PTRDIFF_MAX / element),
+                            convt3d_dtype_name(dtype));
+    if (!data && count)
+        return convt3d_fail(err, CONVT3D_ARG, "data is NULL, but count is %lld", (long long)count);
+    return CONVT3D_OK;
+}
+
+static convt3d_status check_bounds(convt3d_dtype dtype, double from, double to,
+                                   convt3d_error *err) {
+    double limit = dtype == CONVT3D_FLOAT32 ? (double)FLT_MAX : DBL_MAX;
+    /* Written so that a NaN fails. */
+    if (!(fabs(from) <= limit))
+        return convt3d_fail(err, CONVT3D_ARG, "from is %g, but must be within %g and %g for %s",
+                            from, -limit, limit, convt3d_dtype_name(dtype));
+    if (!(from <= to && to <= limit))
+        return convt3d_fail(err, CONVT3D_ARG,
+                            "to is %g, but must be within from, which is %g, and %g for %s", to,
+                            from, limit, convt3d_dtype_name(dtype));
+    double range = dtype == CONVT3D_FLOAT32 ? (double)((float)to - (float)from) : to - from;
+    if (!(range <= limit))
+        return convt3d_fail(err, CONVT3D_ARG,
+                            "from is %g and to is %g, but to - from must be <= %g for %s", from, to,
+                            limit, convt3d_dtype_name(dtype));
+    return CONVT3D_OK;
+}
+
+convt3d_status convt3d_generator_uniform(convt3d_generator *generator, void *data,
+                                         convt3d_dtype dtype, int64_t count, double from, double to,
+                                         convt3d_error *err) {
+    convt3d_status status = check_data(generator, data, dtype, count, err);
+    if (!status) status = check_bounds(dtype, from, to, err);
+    if (!status) convt3d_random_uniform(generator, data, dtype, count, from, to);
+    return status;
+}
+
+convt3d_status convt3d_generator_normal(convt3d_generator *generator, void *data,
+                                        convt3d_dtype dtype, int64_t count, convt3d_error *err) {
+    convt3d_status status = check_data(generator, data, dtype, count, err);
+    if (status) return status;
+    if (count >= BLOCK) {
+        normal_blocks(generator, data, dtype, count);
+        return CONVT3D_OK;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        double value = normal_single(generator);
+        if (dtype == CONVT3D_FLOAT32)
+            ((float *)data)[i] = (float)value;
+        else
+            ((double *)data)[i] = value;
+    }
+    return CONVT3D_OK;
 }

@@ -1,6 +1,5 @@
-/* random: the generator behind the default initial values.  It gives the very
- * numbers of PyTorch's CPU generator, so that a seed means the same there and
- * here.
+/* random: the generator behind initial values.  It gives the very numbers of
+ * PyTorch's CPU generator, so that a seed means the same there and here.
  * SPDX-License-Identifier: MIT */
 #ifndef CONVT3D_RANDOM_H
 #define CONVT3D_RANDOM_H
@@ -9,16 +8,15 @@
 
 #define CONVT3D_RANDOM_STATE 624
 
-typedef struct convt3d_random {
+struct convt3d_generator {
     uint32_t state[CONVT3D_RANDOM_STATE];
     int next; /* the state word that the next draw uses */
-} convt3d_random;
+    int kept; /* 1: 'normal' waits for the next small call for normal numbers */
+    double normal;
+};
 
-/* As torch.manual_seed(seed). */
-void convt3d_random_seed(convt3d_random *random, uint64_t seed);
-
-/* As tensor.uniform_(from, to) on a contiguous tensor of 'count' elements. */
-void convt3d_random_uniform(convt3d_random *random, void *data, convt3d_dtype dtype, int64_t count,
-                            double from, double to);
+/* convt3d_generator_uniform() for arguments that are known to be legal. */
+void convt3d_random_uniform(convt3d_generator *generator, void *data, convt3d_dtype dtype,
+                            int64_t count, double from, double to);
 
 #endif
