@@ -19,15 +19,20 @@ init.txt                seed, hash of the weight, hash of the bias ("-": none),
                         problem string of the layer
 init.safetensors        NAME/weight, NAME/bias: some of these layers in full
 state_dict.safetensors  one module's state_dict, as its users save it
+generator.txt           steps that draw from one stream, in order: see golden_stream()
+generator.safetensors   float32/normal, float64/normal: the results of its "normal"
+                        steps, one after another
 
 All operands of a layer are multiples of 2^-20 below 4, which makes every sum of
 products exact in float64: the values are what the mathematics says, and carry
-no rounding of PyTorch's own.
+no rounding of PyTorch's own.  Random numbers do carry it: uniform ones need a CPU
+with FMA, and normal ones in float32 one with AVX2, to come out with these bits.
 """
 import argparse
 import filecmp
 import math
 import pathlib
+import random as python_random
 import tempfile
 
 import numpy
@@ -269,6 +274,65 @@ def golden_inits():
     return lines, tensors
 
 
+# ---- One stream ----------------------------------------------------------------
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+SIZES = list(range(36)) + [47, 48, 49, 63, 64, 65, 100, 624]
+BOUNDS = [(0, 1), (-1, 1), (-0.1, 0.3), (2, 2), (-1.5e38, 1.5e38), (1e-30, 1e-20)]
+
+
+class Stream:
+    """Takes steps and writes them down: seed S, uniform DTYPE COUNT FROM TO HASH,
+    normal DTYPE COUNT, module HASH-OF-WEIGHT HASH-OF-BIAS PROBLEM."""
+
+    def __init__(self):
+        self.lines = []
+        self.normals = {name: [] for name in DTYPES}
+
+    def seed(self, seed):
+        torch.manual_seed(seed)
+        self.lines.append("seed %d" % seed)
+
+    def uniform(self, dtype, count, bounds=(0, 1)):
+        values = torch.empty(count, dtype=DTYPES[dtype]).uniform_(*bounds)
+        self.lines.append("uniform %s %d %r %r %s" % (dtype, count, *bounds, fnv1a(values)))
+
+    def normal(self, dtype, count):
+        self.normals[dtype].append(torch.randn(count, dtype=DTYPES[dtype]))
+        self.lines.append("normal %s %d" % (dtype, count))
+
+    def module(self, layer):
+        module = layer.module()
+        bias = fnv1a(module.bias) if layer.bias else "-"
+        self.lines.append("module %s %s %s" % (fnv1a(module.weight), bias, layer.problem()))
+
+
+def golden_stream():
+    """Every size from a fresh seed, then anything after anything."""
+    stream = Stream()
+    for dtype in DTYPES:
+        for size in SIZES:
+            stream.seed(2**32 - 50 + size)
+            stream.normal(dtype, size)
+            stream.uniform("float32", 1)
+            stream.normal("float64", 1)
+            stream.uniform(dtype, 2, BOUNDS[size % len(BOUNDS)])
+    choice = python_random.Random(16)
+    for _ in range(300):
+        dtype, kind = choice.choice(list(DTYPES)), choice.randrange(20)
+        if kind == 0:
+            stream.seed(choice.getrandbits(64))
+        elif kind < 5:
+            layer = choice.choice(INITS[1:6])
+            layer.dtype = DTYPES[dtype]
+            stream.module(layer)
+        elif kind < 11:
+            stream.uniform(dtype, choice.randrange(9), choice.choice(BOUNDS))
+        else:
+            stream.normal(dtype, choice.choice([choice.randrange(8), choice.randrange(40)]))
+    return stream
+
+
 # ---- Files ---------------------------------------------------------------------
 
 
@@ -283,6 +347,11 @@ def write(folder):
     lines, tensors = golden_inits()
     save_file(tensors, folder / "init.safetensors")
     (folder / "init.txt").write_text("\n".join(lines) + "\n")
+
+    stream = golden_stream()
+    save_file({name + "/normal": torch.cat(values) for name, values in stream.normals.items()},
+              folder / "generator.safetensors")
+    (folder / "generator.txt").write_text("\n".join(stream.lines) + "\n")
 
     torch.manual_seed(2024)
     module = torch.nn.ConvTranspose3d(4, 6, (3, 2, 3), stride=2, groups=2)
