@@ -426,8 +426,22 @@ static void memory_limit(void **state) {
         }
 }
 
+static void test_generator(void **state) {
+    (void)state;
+    char here;
+    convt3d_generator *generator = (convt3d_generator *)(void *)&here;
+    convt3d_error err = {CONVT3D_OK, ""};
+    arm(1, 0);
+    convt3d_status status = convt3d_generator_create(1, &generator, &err);
+    arm(0, 0);
+    assert_int_equal(status, CONVT3D_NOMEM);
+    assert_null(generator);
+    assert_non_null(strpbrk(err.text, "0123456789"));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_generator),
         cmocka_unit_test(threads_that_fail_to_start),
         cmocka_unit_test(allocations_that_fail),
         cmocka_unit_test(allocations_of_modules_that_fail),
