@@ -11,6 +11,10 @@
  * [row][channel][positions]), then runs tiles over them.  Stride lives in the
  * lanes: a lane is every stride-th position of a result row, those that share
  * their taps; backward_input has one lane, and the phases in its slab rows.
+ *
+ * Where samples lie closer together in the caller's memory than positions do, a
+ * task takes a run of samples side by side: each position is then 'run' elements
+ * long, in slab and tile alike, and nothing else changes.
  * SPDX-License-Identifier: MIT */
 #ifndef CONVT3D_CORRELATE_H
 #define CONVT3D_CORRELATE_H
@@ -29,18 +33,25 @@ typedef struct convt3d_lane {
     int64_t piece0, piece1; /* the pieces without any halo */
 } convt3d_lane;
 
+/* How the work is cut into tasks. */
+typedef struct convt3d_cut {
+    int64_t run, runs;             /* samples side by side, and how many runs that makes */
+    int64_t block[2], blocks[2];   /* result rows of a task, and how many blocks that makes */
+    int64_t m_splits;              /* tasks that share a slab's rows, by result channels */
+    int64_t slab_rows[2];          /* the most source rows of a task */
+    int64_t row_pitch, tile_pitch; /* elements from row to row in slab and tile */
+} convt3d_cut;
+
 typedef struct convt3d_correlate {
     int64_t m, k;                   /* channels of a group: results, sources */
     int64_t rows, m_blocks;         /* of a tile; tiles to cover m */
     int64_t taps;                   /* of the whole kernel */
     int64_t results[2], sources[2]; /* rows there are: depth, height */
-    int64_t block[2];               /* result rows of a task, and how many tasks that makes */
-    int64_t blocks[2];
-    int64_t m_splits;     /* tasks that share a slab's rows, by result channels */
-    int64_t slab_rows[2]; /* the most source rows of a task */
-    int64_t row_length;   /* of a slab row, one channel */
-    int64_t lane_length;  /* room for the positions of one lane */
-    int clip;             /* work on pieces always: less to multiply */
+    convt3d_cut cut[2];             /* one sample at a time; runs of samples */
+    int64_t together;               /* tiles stored at once where channels lie closest */
+    int64_t row_length;             /* positions of a slab row, one channel */
+    int64_t lane_length;            /* the most positions of one lane */
+    int clip;                       /* work on pieces always: less to multiply */
     int64_t lanes;
     int64_t spans;
     convt3d_lane *lane;
@@ -54,8 +65,39 @@ typedef struct convt3d_correlate {
 enum {
     CONVT3D_SEGMENTS = 256, /* taps that one kernel call takes */
     CONVT3D_TEETH = 8,      /* the most lanes that are stored tooth by tooth */
-    CONVT3D_ZEROS_LENGTH = 64
+    CONVT3D_ZEROS_LENGTH = 64,
+    CONVT3D_RUN_BYTES = 160,    /* of the samples side by side: at most CONVT3D_ZEROS_LENGTH */
+    CONVT3D_CHANNEL_BYTES = 256 /* of the channels that are stored at once */
 };
+
+/* One task: a block of result rows of a run of samples, one group and a range of
+ * channels. */
+typedef struct convt3d_task {
+    const convt3d_plan *plan;
+    const convt3d_correlate *c;
+    const convt3d_cut *cut;
+    const convt3d_type_kernels *type;
+    convt3d_call *call;
+    const convt3d_view *from, *to; /* sources, results */
+    int thread, by_pieces;
+    int64_t together; /* tiles that are stored at once */
+    int64_t sample, run, group;
+    int64_t first[2], end[2]; /* result rows: depth, height */
+    int64_t block0, block1;   /* of result channels */
+    char *slab, *tile, *full, *zero;
+    convt3d_segment *segment;
+    int64_t *list[2], listed[2]; /* source rows that are in the slab, rising */
+} convt3d_task;
+
+/* correlate_rows.c: the caller's rows into the slab (0 if the run was stopped),
+ * and channels m0 to m1 of result row (d, h) from the tile to the caller. */
+int convt3d_correlate_gather(const convt3d_task *t);
+void convt3d_correlate_store(const convt3d_task *t, int64_t m0, int64_t m1, int64_t d, int64_t h);
+
+/* Whether no axis of the tensor has its elements closer together than this one, and
+ * whether a task moves channels side by side, not positions, to or from it. */
+int convt3d_correlate_closest(const convt3d_view *v, int axis);
+int convt3d_correlate_across(const convt3d_task *t, const convt3d_view *v);
 
 /* correlate_plan.c; the rest of the algorithm is in correlate.c. */
 convt3d_status convt3d_correlate_prepare(convt3d_plan *plan, int *accepted, const char **why,

@@ -129,71 +129,140 @@ static int64_t sources_of(const convt3d_plan *plan, int a, int64_t results) {
                                               : convt3d_outputs_of_inputs(axis, results);
 }
 
-static void set_block(const convt3d_plan *plan, convt3d_correlate *c, int a, int64_t block) {
-    c->block[a] = block;
-    c->blocks[a] = convt3d_ceil_div(c->results[a], block);
-    c->slab_rows[a] = sources_of(plan, a, block);
+static void set_block(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut, int a,
+                      int64_t block) {
+    cut->block[a] = block;
+    cut->blocks[a] = convt3d_ceil_div(c->results[a], block);
+    cut->slab_rows[a] = sources_of(plan, a, block);
 }
 
-static double slab_bytes(const convt3d_plan *plan, const convt3d_correlate *c) {
-    return (double)c->slab_rows[0] * (double)c->slab_rows[1] * (double)c->k *
-           (double)c->row_length * (double)plan->geometry.element;
+static double slab_bytes(const convt3d_plan *plan, const convt3d_correlate *c,
+                         const convt3d_cut *cut) {
+    return (double)cut->slab_rows[0] * (double)cut->slab_rows[1] * (double)c->k *
+           (double)c->row_length * (double)cut->run * (double)plan->geometry.element;
 }
 
-/* Halves the blocks, depth first, until the slab fits a core's cache and there
- * is enough to share out.  Results don't depend on it. */
-static void choose_blocks(const convt3d_plan *plan, convt3d_correlate *c) {
-    const double cache = 768 * 1024;
+/* Halves the blocks, depth first, until the slab fits the cache and there is
+ * enough to share out.  Results don't depend on it. */
+static void choose_blocks(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut,
+                          double cache) {
     const convt3d_geometry *g = &plan->geometry;
-    for (int a = 0; a < 2; a++) set_block(plan, c, a, c->results[a]);
+    for (int a = 0; a < 2; a++) set_block(plan, c, cut, a, c->results[a]);
     for (;;) {
         double tasks =
-            (double)g->batch * (double)g->groups * (double)c->blocks[0] * (double)c->blocks[1];
-        int large = slab_bytes(plan, c) > cache, few = tasks < 4.0 * plan->threads;
+            (double)cut->runs * (double)g->groups * (double)cut->blocks[0] * (double)cut->blocks[1];
+        int large = slab_bytes(plan, c, cut) > cache, few = tasks < 4.0 * plan->threads;
         /* Blocks of one stride share all of their source rows: cut them last. */
         int64_t least[2] = {1, 1};
         if (plan->direction == CONVT3D_FORWARD) {
             for (int a = 0; a < 2; a++) least[a] = min64(g->axis[a].stride, c->results[a]);
         }
-        int a = c->block[0] > least[0] ? 0 : c->block[1] > least[1] ? 1 : -1;
-        if (a < 0 && large) a = c->block[0] > 1 ? 0 : c->block[1] > 1 ? 1 : -1;
+        int a = cut->block[0] > least[0] ? 0 : cut->block[1] > least[1] ? 1 : -1;
+        if (a < 0 && large) a = cut->block[0] > 1 ? 0 : cut->block[1] > 1 ? 1 : -1;
         if (a < 0 || !(large || few)) break;
-        int64_t half = (c->block[a] + 1) / 2, unit = c->block[a] > least[a] ? least[a] : 1;
+        int64_t half = (cut->block[a] + 1) / 2, unit = cut->block[a] > least[a] ? least[a] : 1;
         half = convt3d_ceil_div(half, unit) * unit;
-        set_block(plan, c, a, half < c->block[a] ? half : c->block[a] - unit);
+        set_block(plan, c, cut, a, half < cut->block[a] ? half : cut->block[a] - unit);
     }
-    int64_t tasks = g->batch * g->groups * c->blocks[0] * c->blocks[1];
-    c->m_splits = tasks > 0 && tasks < 2 * plan->threads
-                      ? min64(c->m_blocks, convt3d_ceil_div(2 * plan->threads, tasks))
-                      : 1;
+    int64_t tasks = cut->runs * g->groups * cut->blocks[0] * cut->blocks[1];
+    cut->m_splits = tasks > 0 && tasks < 2 * plan->threads
+                        ? min64(c->m_blocks, convt3d_ceil_div(2 * plan->threads, tasks))
+                        : 1;
+}
+
+static int folds_rows(const convt3d_plan *plan) {
+    return plan->direction == CONVT3D_FORWARD && plan->geometry.axis[2].mode != CONVT3D_ZEROS;
+}
+
+/* Samples side by side: about two cache lines of them, so that most lines are
+ * written whole, in equal shares, and no more than fit the shared cache. */
+static void choose_run(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut,
+                       double cache) {
+    const convt3d_geometry *g = &plan->geometry;
+    double element = (double)g->element;
+    double row = (double)sources_of(plan, 0, 1) * (double)sources_of(plan, 1, 1) * (double)c->k *
+                     (double)c->row_length +
+                 (double)c->lanes * (double)c->rows * (double)c->lane_length;
+    if (folds_rows(plan)) row += (double)g->axis[2].full;
+    int64_t most = CONVT3D_RUN_BYTES / (int64_t)g->element;
+    while (most > 1 && (double)most * row * element > cache) most--;
+    cut->runs = convt3d_ceil_div(g->batch, most);
+    cut->run = cut->runs ? convt3d_ceil_div(g->batch, cut->runs) : 1;
+}
+
+/* A core's own cache holds the slab of one sample; that of a run may take more,
+ * since its rows are read from one end to the other. */
+static void choose_cuts(const convt3d_plan *plan, convt3d_correlate *c) {
+    const double own = 768 * 1024, shared = 3072 * 1024;
+    c->cut[0].run = 1;
+    c->cut[0].runs = plan->geometry.batch;
+    choose_blocks(plan, c, &c->cut[0], own);
+    choose_run(plan, c, &c->cut[1], shared);
+    choose_blocks(plan, c, &c->cut[1], c->cut[1].run > 1 ? shared : own);
+    int64_t tile = max64(c->rows * (int64_t)plan->geometry.element, 1);
+    c->together = min64(c->m_blocks, convt3d_ceil_div(CONVT3D_CHANNEL_BYTES, tile));
+    if ((double)c->lanes * (double)tile * (double)c->lane_length * (double)c->together > 128 * 1024)
+        c->together = 1;
+}
+
+/* Rows of the slab and of the tile.  Rows of runs are an odd number of cache
+ * lines apart, or the channels of one position would share a cache's set. */
+static int set_pitches(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut) {
+    const convt3d_type_kernels *type = plan->type;
+    const int64_t line = CONVT3D_ALIGN / (int64_t)plan->geometry.element;
+    const int64_t slack = (int64_t)type->vectors * type->lanes;
+    if (max64(c->row_length, c->lane_length) > (INT64_MAX - 4 * (slack + line)) / cut->run)
+        return 0;
+    cut->row_pitch = c->row_length * cut->run;
+    if (cut->run > 1) cut->row_pitch = (convt3d_ceil_div(cut->row_pitch, line) | 1) * line;
+    cut->tile_pitch =
+        convt3d_ceil_div(c->lane_length * cut->run, type->lanes) * type->lanes + slack;
+    return 1;
+}
+
+/* One part of the scratch: the larger of what the two cuts need. */
+static int size_part(const convt3d_plan *plan, const int64_t sizes[2][4], int64_t slack,
+                     size_t *total) {
+    size_t bytes[2] = {0, 0}, element = plan->geometry.element;
+    for (int i = 0; i < 2; i++) {
+        if (!convt3d_bytes(sizes[i], 4, element, &bytes[i])) return 0;
+    }
+    if (!convt3d_grow(total, 1, bytes[0] > bytes[1] ? bytes[0] : bytes[1]) ||
+        !convt3d_grow(total, (size_t)slack, element))
+        return 0;
+    *total = convt3d_round_up(*total);
+    return 1;
 }
 
 /* Lays out a thread's scratch: slab, tile rows, full row, zeros, segments, the
  * two lists of source rows. */
 static int size_scratch(const convt3d_plan *plan, convt3d_correlate *c) {
     const convt3d_type_kernels *type = plan->type;
-    size_t element = plan->geometry.element, total = 0, elements;
+    const convt3d_cut *one = &c->cut[0], *run = &c->cut[1];
+    size_t total = 0;
     int64_t slack = (int64_t)type->vectors * type->lanes; /* tiles read and write past ends */
-    int64_t full = plan->geometry.axis[2].full;
-    const int64_t sizes[4] = {c->slab_rows[0], c->slab_rows[1], c->k, c->row_length};
-    if (!convt3d_bytes(sizes, 4, element, &elements) || !convt3d_grow(&total, 1, elements) ||
-        !convt3d_grow(&total, (size_t)slack, element))
-        return 0;
-    c->at_tile = total = convt3d_round_up(total);
-    if (c->lane_length > INT64_MAX - 2 * slack) return 0;
-    c->lane_length = convt3d_ceil_div(c->lane_length, type->lanes) * type->lanes + slack;
-    const int64_t tile[3] = {c->lanes ? c->lanes : 1, c->rows, c->lane_length};
-    if (!convt3d_bytes(tile, 3, element, &elements) || !convt3d_grow(&total, 1, elements)) return 0;
-    c->at_full = total = convt3d_round_up(total);
-    int fold = plan->direction == CONVT3D_FORWARD && plan->geometry.axis[2].mode != CONVT3D_ZEROS;
-    if (fold && !convt3d_grow(&total, (size_t)full, element)) return 0;
-    c->at_zero = total = convt3d_round_up(total);
-    if (!convt3d_grow(&total, CONVT3D_ZEROS_LENGTH, element)) return 0;
+    int64_t full = folds_rows(plan) ? plan->geometry.axis[2].full : 0;
+    if (!set_pitches(plan, c, &c->cut[0]) || !set_pitches(plan, c, &c->cut[1])) return 0;
+    const int64_t slab[2][4] = {{one->slab_rows[0], one->slab_rows[1], c->k, one->row_pitch},
+                                {run->slab_rows[0], run->slab_rows[1], c->k, run->row_pitch}};
+    if (!size_part(plan, slab, slack, &total)) return 0;
+    c->at_tile = total;
+    const int64_t lanes = max64(c->lanes, 1);
+    const int64_t tile[2][4] = {{lanes, c->together, c->rows, one->tile_pitch},
+                                {lanes, 1, c->rows, run->tile_pitch}};
+    if (!size_part(plan, tile, 0, &total)) return 0;
+    c->at_full = total;
+    const int64_t row[2][4] = {{1, 1, 1, full}, {1, 1, run->run, full}};
+    if (!size_part(plan, row, 0, &total)) return 0;
+    c->at_zero = total;
+    if (!convt3d_grow(&total, CONVT3D_ZEROS_LENGTH, plan->geometry.element)) return 0;
     c->at_segments = total = convt3d_round_up(total);
     if (!convt3d_grow(&total, CONVT3D_SEGMENTS, sizeof(convt3d_segment))) return 0;
     for (int a = 0; a < 2; a++) {
         c->at_list[a] = total = convt3d_round_up(total);
-        if (!convt3d_grow(&total, (size_t)c->slab_rows[a], sizeof(int64_t))) return 0;
+        if (!convt3d_grow(&total, (size_t)max64(one->slab_rows[a], run->slab_rows[a]),
+                          sizeof(int64_t)))
+            return 0;
     }
     c->thread_bytes = convt3d_round_up(total);
     return 1;
@@ -243,7 +312,7 @@ convt3d_status convt3d_correlate_prepare(convt3d_plan *plan, int *accepted, cons
     if (!c) return convt3d_fail_nomem(err, "a plan's tables", bytes);
     prepare_channels(plan, c);
     prepare_row(plan, c);
-    choose_blocks(plan, c);
+    choose_cuts(plan, c);
     plan->details = c;
     const int64_t packed[5] = {plan->geometry.groups, c->m_blocks, c->taps, c->k, c->rows};
     if (!size_scratch(plan, c) ||
@@ -268,10 +337,16 @@ void convt3d_correlate_describe(const convt3d_plan *plan, convt3d_text *text) {
                      (long long)c->lanes, c->lanes == 1 ? "lane" : "lanes",
                      c->clip ? "cut where taps leave the data" : "with halo", (long long)c->k,
                      (long long)c->row_length);
-    convt3d_text_add(text,
-                     "tasks: blocks of %lld x %lld result rows, %lld x %lld of them a sample and "
-                     "group%s; slab of up to %lld x %lld rows\n",
-                     (long long)c->block[0], (long long)c->block[1], (long long)c->blocks[0],
-                     (long long)c->blocks[1], c->m_splits > 1 ? ", split by channels" : "",
-                     (long long)c->slab_rows[0], (long long)c->slab_rows[1]);
+    for (int i = 0; i < 2 && (i == 0 || c->cut[1].run > 1); i++) {
+        const convt3d_cut *cut = &c->cut[i];
+        if (i) convt3d_text_add(text, "runs of %lld samples: ", (long long)cut->run);
+        convt3d_text_add(text,
+                         "%s of %lld x %lld result rows, %lld x %lld of them a %s and "
+                         "group%s; slab of up to %lld x %lld rows\n",
+                         i ? "blocks" : "tasks: blocks", (long long)cut->block[0],
+                         (long long)cut->block[1], (long long)cut->blocks[0],
+                         (long long)cut->blocks[1], i ? "run" : "sample",
+                         cut->m_splits > 1 ? ", split by channels" : "",
+                         (long long)cut->slab_rows[0], (long long)cut->slab_rows[1]);
+    }
 }

@@ -36,6 +36,22 @@ typedef struct convt3d_tile {
 
 typedef void convt3d_gemm(const convt3d_tile *tile);
 
+/* A block of results on its way to the caller: channel c, position p, sample s
+ *
+ *     to[c*step[0] + p*step[1] + s*step[2]] = (add: itself +)
+ *         from[c*pitch + p*count[2] + s] + bias[c*bias_step]
+ *
+ * for all c < count[0], p < count[1], s < count[2]. */
+typedef struct convt3d_block {
+    const void *from;
+    int64_t pitch;
+    void *to;
+    int64_t step[3], count[3];
+    const void *bias;
+    int64_t bias_step;
+    int add;
+} convt3d_block;
+
 #define CONVT3D_MAX_ROWS    16 /* of a tile, over all ISAs */
 #define CONVT3D_MAX_VECTORS 4
 
@@ -57,6 +73,9 @@ typedef struct convt3d_type_kernels {
      * laid tooth by tooth into one. */
     void (*store)(void *to, int64_t step, const void *const *from, int lanes, int64_t count,
                   double bias, int add);
+
+    /* A block, whichever axis is the closest in the caller's memory. */
+    void (*spread)(const convt3d_block *block);
 
     /* to[j*step] += from[j] */
     void (*add)(void *to, int64_t step, const void *from, int64_t count);

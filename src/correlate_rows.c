@@ -1,0 +1,257 @@
+/* correlate_rows: the caller's rows into a task's slab, and results out of its
+ * tiles, whatever the strides.
+ * SPDX-License-Identifier: MIT */
+#include "correlate.h"
+
+#include <string.h>
+
+static int64_t magnitude(int64_t step) {
+    return step < 0 ? -step : step;
+}
+
+int convt3d_correlate_closest(const convt3d_view *v, int axis) {
+    if (v->size[axis] <= 1) return 0;
+    for (int a = 0; a < 5; a++) {
+        if (v->size[a] > 1 && magnitude(v->stride[a]) < magnitude(v->stride[axis])) return 0;
+    }
+    return 1;
+}
+
+int convt3d_correlate_across(const convt3d_task *t, const convt3d_view *v) {
+    int64_t channels = v == t->to ? t->c->m : t->c->k;
+    return t->run == 1 && channels > 1 && magnitude(v->stride[1]) < magnitude(v->stride[4]);
+}
+
+/* ---- Into the slab ------------------------------------------------------------------ */
+
+/* The halo of 'rows' slab rows: what no span covers. */
+static void clear_halo(const convt3d_task *t, char *to, int64_t rows) {
+    const convt3d_correlate *c = t->c;
+    const int64_t element = (int64_t)t->plan->geometry.element, position = t->run * element;
+    for (int64_t r = 0; r < rows; r++, to += t->cut->row_pitch * element) {
+        int64_t done = 0;
+        for (int64_t i = 0; i < c->spans; i++) {
+            const convt3d_span *span = &c->span[i];
+            memset(to + done * position, 0, (size_t)((span->to - done) * position));
+            done = span->to + span->count;
+        }
+        memset(to + done * position, 0, (size_t)((c->row_length - done) * position));
+    }
+}
+
+/* Source row 'from' of 'channels' channels to as many slab rows. */
+static void gather_rows(const convt3d_task *t, char *to, const char *from, int64_t channels) {
+    const convt3d_correlate *c = t->c;
+    const int64_t element = (int64_t)t->plan->geometry.element;
+    const int64_t *stride = t->from->stride;
+    int across = convt3d_correlate_across(t, t->from);
+    clear_halo(t, to, channels);
+    for (int64_t i = 0; i < c->spans; i++) {
+        const convt3d_span *span = &c->span[i];
+        const char *p = from + span->from * stride[4] * element;
+        char *at = to + span->to * t->run * element;
+        const int64_t step = span->step * stride[4];
+        if (across) {
+            t->type->transpose(at, t->cut->row_pitch, p, step, stride[1], span->count, span->count,
+                               channels);
+            continue;
+        }
+        for (int64_t k = 0; k < channels; k++) {
+            if (t->run == 1)
+                t->type->gather(at, p, step, span->count);
+            else
+                t->type->transpose(at, t->run, p, stride[0], step, t->run, t->run, span->count);
+            at += t->cut->row_pitch * element;
+            p += stride[1] * element;
+        }
+    }
+}
+
+/* The slab: [depth][height][channel][position][sample]. */
+int convt3d_correlate_gather(const convt3d_task *t) {
+    enum {
+        CHANNELS = 32 /* between two looks at the clock */
+    };
+    const convt3d_correlate *c = t->c;
+    const int64_t element = (int64_t)t->plan->geometry.element, *stride = t->from->stride;
+    char *to = t->slab;
+    const char *base =
+        t->from->data + (t->sample * stride[0] + t->group * c->k * stride[1]) * element;
+    for (int64_t d = 0; d < t->listed[0]; d++) {
+        for (int64_t h = 0; h < t->listed[1]; h++) {
+            const char *row =
+                base + (t->list[0][d] * stride[2] + t->list[1][h] * stride[3]) * element;
+            for (int64_t k = 0; k < c->k; k += CHANNELS) {
+                int64_t channels = min64(CHANNELS, c->k - k);
+                if (convt3d_stopped(&t->call->job, t->thread)) return 0;
+                gather_rows(t, to, row + k * stride[1] * element, channels);
+                to += channels * t->cut->row_pitch * element;
+            }
+        }
+    }
+    return 1;
+}
+
+/* ---- Out of the tile, position by position ---------------------------------------------- */
+
+static void fill(const convt3d_task *t, char *to, int64_t step, int64_t count, double value) {
+    const int64_t element = (int64_t)t->plan->geometry.element;
+    const void *zero = t->zero;
+    for (int64_t done = 0; done < count; done += CONVT3D_ZEROS_LENGTH)
+        t->type->store(to + done * step * element, step, &zero, 1,
+                       min64(CONVT3D_ZEROS_LENGTH, count - done), value, 0);
+}
+
+/* The positions u in [u0, u1) of all lanes, one channel's tile rows, to a row. */
+static void store_lanes(const convt3d_task *t, const char *tile, char *to, int64_t step, int64_t u0,
+                        int64_t u1, double bias) {
+    const convt3d_correlate *c = t->c;
+    const int64_t element = (int64_t)t->plan->geometry.element;
+    const int64_t stride = t->plan->geometry.axis[2].stride;
+    const int64_t lane_size = t->together * c->rows * t->cut->tile_pitch * element;
+    const void *teeth[CONVT3D_TEETH];
+    int64_t q0 = convt3d_ceil_div(u0, stride), q1 = u1 / stride; /* whole groups of teeth */
+    int together = c->lanes == stride && stride <= CONVT3D_TEETH && q0 < q1;
+    if (c->lanes < stride) fill(t, to, step, u1 - u0, bias); /* positions that no tap reaches */
+    for (int64_t i = 0; i < c->lanes; i++) {
+        const convt3d_lane *lane = &c->lane[i];
+        const char *row = tile + i * lane_size;
+        if (together) teeth[lane->phase] = row + (q0 - lane->q0) * element;
+        /* What isn't part of a whole group: one tooth before, one after. */
+        for (int64_t q = lane->q0; q < lane->q1;) {
+            int64_t count = lane->q1 - q;
+            if (together && q == q0) {
+                q = q1;
+                continue;
+            }
+            if (together && q < q0) count = q0 - q;
+            const void *from = row + (q - lane->q0) * element;
+            t->type->store(to + (q * stride + lane->phase - u0) * step * element, stride * step,
+                           &from, 1, count, bias, 0);
+            q += count;
+        }
+    }
+    if (together)
+        t->type->store(to + (q0 * stride - u0) * step * element, step, teeth, (int)stride, q1 - q0,
+                       bias, 0);
+}
+
+/* ---- Out of the tile, channels or samples side by side ----------------------------------- */
+
+/* The same for all that 'block' says: its channels from 'tile' on and its samples,
+ * to rows whose position u0 is at block.to. */
+static void spread_lanes(const convt3d_task *t, const char *tile, convt3d_block block, int64_t u0,
+                         int64_t u1) {
+    const convt3d_correlate *c = t->c;
+    const int64_t element = (int64_t)t->plan->geometry.element;
+    const int64_t stride = t->plan->geometry.axis[2].stride, step = block.step[1];
+    const int64_t lane_size = t->together * c->rows * t->cut->tile_pitch * element;
+    char *to = block.to;
+    if (c->lanes < stride) { /* positions that no tap reaches */
+        const int64_t most = CONVT3D_ZEROS_LENGTH / block.count[2];
+        convt3d_block zeros = block;
+        zeros.from = t->zero;
+        zeros.pitch = 0;
+        for (int64_t u = u0; u < u1; u += most) {
+            zeros.to = to + (u - u0) * step * element;
+            zeros.count[1] = min64(most, u1 - u);
+            t->type->spread(&zeros);
+        }
+    }
+    block.step[1] = stride * step;
+    for (int64_t i = 0; i < c->lanes; i++) {
+        const convt3d_lane *lane = &c->lane[i];
+        block.from = tile + i * lane_size;
+        block.to = to + (lane->q0 * stride + lane->phase - u0) * step * element;
+        block.count[1] = lane->q1 - lane->q0;
+        t->type->spread(&block);
+    }
+}
+
+/* ---- Folded widths ------------------------------------------------------------------------- */
+
+/* Full rows, then their borders folded onto the part that is kept. */
+static void store_folded(const convt3d_task *t, const char *tile, convt3d_block block) {
+    const convt3d_axis *axis = &t->plan->geometry.axis[2];
+    const int64_t element = (int64_t)t->plan->geometry.element, run = block.count[2];
+    convt3d_span span[3];
+    int spans = convt3d_fold_spans(axis, span);
+    char *kept = t->full + axis->before * run * element;
+    if (run == 1) {
+        store_lanes(t, tile, t->full, 1, 0, axis->full, 0);
+    } else {
+        convt3d_block full = block;
+        full.to = t->full;
+        full.step[1] = run;
+        full.step[2] = 1;
+        full.bias = t->zero;
+        spread_lanes(t, tile, full, 0, axis->full);
+    }
+    for (int i = 1; i < spans; i++) {
+        char *to = kept + span[i].to * run * element;
+        const char *from = t->full + span[i].from * run * element;
+        if (run == 1)
+            t->type->add(to, span[i].step, from, span[i].count);
+        else
+            for (int64_t j = 0; j < span[i].count; j++)
+                t->type->add(to + j * span[i].step * run * element, 1, from + j * run * element,
+                             run);
+    }
+    block.from = kept;
+    block.count[1] = axis->out;
+    t->type->spread(&block);
+}
+
+/* ---- A result row ---------------------------------------------------------------------------- */
+
+static double load(const convt3d_task *t, const char *p) {
+    return t->plan->geometry.element == 4 ? (double)*(const float *)p : *(const double *)p;
+}
+
+/* One channel of one sample, with its positions side by side. */
+static void store_row(const convt3d_task *t, const char *tile, char *to, const char *bias) {
+    const convt3d_axis *axis = &t->plan->geometry.axis[2];
+    const int64_t step = t->to->stride[4];
+    if (t->plan->direction == CONVT3D_FORWARD) {
+        store_lanes(t, tile, to, step, axis->before, axis->before + axis->out, load(t, bias));
+    } else {
+        const void *from = tile;
+        t->type->store(to, step, &from, 1, axis->in, 0, t->call->accumulate);
+    }
+}
+
+void convt3d_correlate_store(const convt3d_task *t, int64_t m0, int64_t m1, int64_t d, int64_t h) {
+    const convt3d_axis *axis = &t->plan->geometry.axis[2];
+    const int64_t element = (int64_t)t->plan->geometry.element, *stride = t->to->stride;
+    const int64_t channel = t->group * t->c->m + m0;
+    const convt3d_view *bias = &t->call->bias;
+    int forward = t->plan->direction == CONVT3D_FORWARD;
+    int folded = forward && axis->mode != CONVT3D_ZEROS;
+    int one_by_one = folded || (t->run == 1 && !convt3d_correlate_across(t, t->to));
+    convt3d_block block = {
+        .pitch = t->cut->tile_pitch,
+        .to =
+            t->to->data +
+            (t->sample * stride[0] + channel * stride[1] + d * stride[2] + h * stride[3]) * element,
+        .step = {stride[1], stride[4], stride[0]},
+        .count = {one_by_one ? 1 : m1 - m0, axis->in, t->run},
+        .bias = forward && bias->data ? bias->data + channel * bias->stride[0] * element : t->zero,
+        .bias_step = forward && bias->data ? bias->stride[0] : 0,
+        .add = !forward && t->call->accumulate};
+    const char *tile = t->tile;
+    for (int64_t m = m0; m < m1; m += block.count[0]) {
+        if (folded) {
+            store_folded(t, tile, block);
+        } else if (one_by_one) {
+            store_row(t, tile, block.to, block.bias);
+        } else if (forward) {
+            spread_lanes(t, tile, block, axis->before, axis->before + axis->out);
+        } else {
+            block.from = tile;
+            t->type->spread(&block);
+        }
+        tile += t->cut->tile_pitch * element;
+        block.to = (char *)block.to + stride[1] * element;
+        block.bias = (const char *)block.bias + block.bias_step * element;
+    }
+}
