@@ -6,9 +6,12 @@ largest <- .Machine$integer.max
 refuse <- function(...) stop(..., call. = FALSE)
 
 show_value <- function(x) {
+  if (is.null(x)) return("NULL")
+  if (!is.atomic(x) || is.object(x)) return(paste("an object of class", class(x)[1]))
+  if (!length(x)) return(paste("an empty", class(x)[1]))
   if (is.character(x)) return(encodeString(x[1], quote = "\""))
-  if (is.function(x) || is.environment(x)) return(paste("an object of class", class(x)[1]))
-  paste(format(x, digits = 15, trim = TRUE), collapse = ", ")
+  few <- x[seq_len(min(length(x), 6))]
+  paste(c(format(few, digits = 15, trim = TRUE), if (length(x) > 6) "..."), collapse = ", ")
 }
 
 # Whole numbers as doubles, from 'smallest' on; 'counts' says how many are legal.
@@ -18,7 +21,8 @@ whole <- function(x, name, smallest = 1, counts = 1) {
   }
   if (!length(x) %in% counts) {
     refuse(name, " has ", length(x), " values, but must have ",
-           paste(counts, collapse = " or "), if (3 %in% counts) " (depth, height, width)")
+           if (identical(counts, 0:5)) "at most 5" else paste(counts, collapse = " or "),
+           if (3 %in% counts && !0 %in% counts) " (depth, height, width)")
   }
   wrong <- which(is.na(x) | x != floor(x) | x < smallest | x > largest)
   if (length(wrong)) {

@@ -122,7 +122,9 @@ rules <- list(
   `*` = list(function(g, a, b) plain("*", g, b), function(g, a, b) plain("*", g, a)),
   `/` = list(function(g, a, b) plain("/", g, b),
              function(g, a, b) plain("/", plain("*", plain("*", g, a), -1), plain("*", b, b))),
-  `^` = list(function(g, a, b) plain("*", plain("*", g, b), plain("^", a, b - 1)))
+  `^` = list(function(g, a, b) {
+    plain("*", plain("*", g, b), plain("^", a, if (b == 0) 0 else b - 1)) # 0 * 0^-1 is no 0
+  })
 )
 
 operand <- function(x, op) {

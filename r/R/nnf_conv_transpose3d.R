@@ -133,6 +133,18 @@ layer_gradients <- function(layer, inputs, x, w, dy) {
   grads
 }
 
+# The commonest of wrong weights gets its own text.
+refuse_conv3d_weight <- function(shape, input, groups, layout) {
+  axes <- dim(input)
+  if (!length(axes) %in% 4:5) return()
+  channels <- if (layout == "native") axes[4] else axes[length(axes) - 3]
+  if (shape[1] != channels && shape[2] * groups == channels) {
+    refuse("weight has size ", shape[1], " on its in_channels axis, but input has ", channels,
+           " channels; it looks like a Conv3d weight (out, in, ...): this layer's has its ",
+           "in_channels first")
+  }
+}
+
 #' Transposed 3-D convolution, as a function
 #'
 #' What [nn_conv_transpose3d()] computes, with the weight and bias given. Arguments
@@ -168,6 +180,7 @@ nnf_conv_transpose3d <- function(input, weight, bias = NULL, stride = 1, padding
            "out_channels/groups, kD, kH, kW", if (layout == "native") " in reverse")
   }
   groups <- whole(groups, "groups")
+  refuse_conv3d_weight(shape, input, groups, layout)
   layer <- layer_arguments(shape[1], shape[2] * groups, shape[3:5], stride, padding,
                            output_padding, groups, dilation, padding_mode)
   apply_layer(layer, input, weight, bias, output_size, layout, out)

@@ -113,7 +113,7 @@ constant <- function(sizes, value, dtype, requires_grad) {
 }
 
 sizes_of <- function(sizes) {
-  sizes <- unlist(sizes)
+  sizes <- unlist(lapply(sizes, whole, "size", 0, 0:5))
   whole(if (is.null(sizes)) double() else sizes, "size", 0, 0:5)
 }
 
@@ -179,7 +179,11 @@ tensor_methods <- list(
   numel = function(x) element_count(x),
   dim = function(x) length(field(x, "shape")),
   size = function(x, dim = NULL) {
-    if (is.null(dim)) dim(x) else dim(x)[[whole(dim, "dim")]]
+    if (is.null(dim)) return(dim(x))
+    axis <- whole(dim, "dim")
+    axes <- length(field(x, "shape"))
+    if (axis > axes) refuse("dim is ", axis, ", but the tensor's axes are numbered from 1 to ", axes)
+    dim(x)[[axis]]
   },
   item = function(x) {
     if (element_count(x) != 1) refuse("item() needs one element, but there are ", element_count(x))
@@ -205,7 +209,10 @@ tensor_methods <- list(
 
 # Puts another tensor's values, or an array's, into a tensor of the same shape.
 set_data <- function(x, source, name = "source") {
-  if (!is_tensor(source)) source <- torch_tensor(source, dtype = torch_double())
+  if (!is_tensor(source)) {
+    view <- array_view(source, name, "torch")
+    source <- new_tensor(convert(view, "float64", FALSE), view[[2]])
+  }
   same_shape(name, field(source, "shape"), field(x, "shape"))
   assign("data", as_dtype(source, dtype_name(x)), envir = x)
   invisible(x)

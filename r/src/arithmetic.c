@@ -53,6 +53,7 @@ SEXP glue_r_arithmetic(SEXP op, SEXP a, SEXP b) {
     R_xlen_t count = long_a > long_b ? long_a : long_b;
     if (is_single && !single_a) count = long_b;
     if (is_single && !single_b) count = long_a;
+    if (!long_a || !long_b) count = 0; /* no element beside one number */
     count /= size;
     SEXP to = PROTECT(glue_storage(is_single ? CONVT3D_FLOAT32 : CONVT3D_FLOAT64, count));
     if (is_single)
