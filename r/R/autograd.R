@@ -92,7 +92,8 @@ propagate <- function(root, seed) {
       if (!wants_grad(input)) next
       key <- key_of(input)
       so_far <- pending[[key]][[2]]
-      pending[[key]] <- list(input, if (is.null(so_far)) gradients[[i]] else so_far + gradients[[i]])
+      sum <- if (is.null(so_far)) gradients[[i]] else so_far + gradients[[i]]
+      pending[[key]] <- list(input, sum)
     }
   }
 }
@@ -111,8 +112,8 @@ arithmetic <- function(op, a, b) .Call(C_arithmetic, op, a, b)
 # Tensors, or data of one, as new tensors without a node.
 plain <- function(op, a, b) {
   like <- if (is_tensor(a)) a else b
-  data <- function(x) if (is_tensor(x)) field(x, "data") else x
-  new_tensor(arithmetic(op, data(a), data(b)), field(like, "shape"))
+  numbers <- function(x) if (is_tensor(x)) field(x, "data") else x
+  new_tensor(arithmetic(op, numbers(a), numbers(b)), field(like, "shape"))
 }
 
 # The gradients of a op b with respect to a and to b, given g, that of the result.

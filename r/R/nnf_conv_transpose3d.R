@@ -174,7 +174,8 @@ nnf_conv_transpose3d <- function(input, weight, bias = NULL, stride = 1, padding
                                  padding_mode = "zeros", output_size = NULL, layout = "torch",
                                  out = NULL) {
   layout <- layout_of(layout)
-  shape <- if (is_tensor(weight)) field(weight, "shape") else array_view(weight, "weight", layout)[[2]]
+  is_array <- !is_tensor(weight)
+  shape <- if (is_array) array_view(weight, "weight", layout)[[2]] else field(weight, "shape")
   if (length(shape) != 5) {
     refuse("weight has ", length(shape), " axes, but must have 5: in_channels, ",
            "out_channels/groups, kD, kH, kW", if (layout == "native") " in reverse")

@@ -46,7 +46,8 @@ safetensors_save <- function(x, path, metadata = NULL) {
 }
 
 write_safetensors <- function(tensors, metadata, path) {
-  bytes <- vapply(tensors, function(t) element_count(t) * if (dtype_name(t) == "float32") 4 else 8, 0)
+  size_of <- function(t) element_count(t) * if (dtype_name(t) == "float32") 4 else 8
+  bytes <- vapply(tensors, size_of, 0)
   ends <- cumsum(bytes)
   entries <- vapply(seq_along(tensors), function(i) {
     t <- tensors[[i]]

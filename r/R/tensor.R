@@ -182,7 +182,9 @@ tensor_methods <- list(
     if (is.null(dim)) return(dim(x))
     axis <- whole(dim, "dim")
     axes <- length(field(x, "shape"))
-    if (axis > axes) refuse("dim is ", axis, ", but the tensor's axes are numbered from 1 to ", axes)
+    if (axis > axes) {
+      refuse("dim is ", axis, ", but the tensor's axes are numbered from 1 to ", axes)
+    }
     dim(x)[[axis]]
   },
   item = function(x) {

@@ -64,6 +64,11 @@ static void set_key(plan_key *key, const convt3d_problem *problem, convt3d_direc
     }
 }
 
+/* All bytes: keys that differ between their fields alone cost a plan, no more. */
+static int same_key(const void *a, const void *b) {
+    return memcmp(a, b, sizeof(plan_key)) == 0;
+}
+
 const convt3d_plan *glue_plan(const convt3d_problem *problem, convt3d_direction direction,
                               int threads) {
     plan_key key;
@@ -71,7 +76,7 @@ const convt3d_plan *glue_plan(const convt3d_problem *problem, convt3d_direction 
     set_key(&key, problem, direction, threads);
     uses++;
     for (int i = 0; i < KEPT; i++) {
-        if (kept[i].plan && !memcmp(&kept[i].key, &key, sizeof key)) {
+        if (kept[i].plan && same_key(&kept[i].key, &key)) {
             kept[i].used = uses;
             return kept[i].plan;
         }
@@ -84,7 +89,7 @@ const convt3d_plan *glue_plan(const convt3d_problem *problem, convt3d_direction 
     options.threads = threads;
     glue_check(convt3d_plan_create(problem, direction, &options, &plan, &err), &err);
     convt3d_plan_free(kept[oldest].plan);
-    kept[oldest].key = key;
+    memcpy(&kept[oldest].key, &key, sizeof key);
     kept[oldest].plan = plan;
     kept[oldest].used = uses;
     return plan;
