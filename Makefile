@@ -1,7 +1,7 @@
 # A thin front over CMake: the commands that a person types.
 # SPDX-License-Identifier: MIT
 .POSIX:
-.PHONY: all build demo test asan tsan lint fuzz format install clean
+.PHONY: all build demo test asan tsan lint fuzz format install clean r-package r-check
 
 BUILD = build
 PREFIX = /usr/local
@@ -31,7 +31,7 @@ demo:
 	@demo/run.sh $(BUILD)
 
 test:
-	@tools/install-deps.sh test
+	@tools/install-deps.sh test r
 	@$(CONFIGURE) -B $(BUILD) -DCONVT3D_BUILD_TESTS=ON >/dev/null
 	@$(COMPILE)
 	@tools/run-tests --build $(BUILD)
@@ -51,8 +51,17 @@ tsan:
 	@CONVT3D_TEST_PERCENT=$(TSAN_PERCENT) tools/run-tests --build $(BUILD)/tsan --suites c,corpora
 
 lint:
-	@tools/install-deps.sh lint test
+	@tools/install-deps.sh lint test r
 	@tools/lint.sh $(BUILD)
+
+# The R package as a file to install anywhere, its vignettes built: BUILD/r/convt3d_*.tar.gz.
+r-package:
+	@tools/install-deps.sh r
+	@tools/r-package.sh $(BUILD) package
+
+r-check:
+	@tools/install-deps.sh r r-check
+	@tools/r-package.sh $(BUILD) check
 
 fuzz:
 	@tools/install-deps.sh fuzz test

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what convt3d needs from Debian's packages, and only what is missing.
-# Usage: tools/install-deps.sh [--check] [build|demo|test|lint|fuzz]...
+# Usage: tools/install-deps.sh [--check] [build|demo|test|lint|fuzz|r|r-check]...
 #   --check  says what is missing and fails, but installs nothing
 # Without a group: build.  Root, or a user who may use sudo, is needed only
 # where something is missing.
@@ -16,8 +16,15 @@ for word in "${@:-build}"; do
     build) packages="$packages $base" ;;
     demo) packages="$packages $base python3 python3-numpy mricron-data" ;;
     test) packages="$packages $base g++ libcmocka-dev python3 python3-numpy python3-pytest python3-venv" ;;
-    lint) packages="$packages $base clang clang-format clang-tidy shellcheck mandoc" ;;
+    lint) packages="$packages $base clang clang-format clang-tidy shellcheck mandoc r-cran-roxygen2" ;;
     fuzz) packages="$packages $base clang libclang-rt-14-dev" ;;
+    r) packages="$packages gcc libc6-dev make r-base-core r-cran-testthat r-cran-jsonlite r-cran-knitr r-cran-markdown" ;;
+    # What R CMD check --as-cran looks for: the PDF manual in plain fonts, and tools that
+    # it runs on the code, configure, NEWS.md and documents.
+    r-check)
+        packages="$packages texlive-latex-base texlive-latex-recommended texlive-fonts-recommended"
+        packages="$packages r-cran-codetools devscripts pandoc qpdf"
+        ;;
     *)
         sed -n '3,5p' "$0" >&2
         exit 2
