@@ -12,8 +12,7 @@
 #'   o = i*stride - padding + k*dilation}
 #' \deqn{y[n, c, o] = \mbox{bias}[c] + \sum x[n, b, i] \, w[b, c, k]}{
 #'   y[n, c, o] = bias[c] + sum of x[n, b, i] w[b, c, k]}
-#' over the input channels b of c's group and all i and k that reach o. (PyTorch
-#' flips nothing here either: a cross-correlation's gradient.)
+#' over the input channels b of c's group and all i and k that reach o.
 #'
 #' * `stride` is the distance between the places of two neighbouring inputs in the
 #'   output: the factor by which the volume grows.
@@ -131,7 +130,8 @@ nn_conv_transpose3d <- function(in_channels, out_channels, kernel_size, stride =
   forward <- function(input, output_size = NULL, layout = "torch", out = NULL) {
     apply_layer(layer, input, weight, bias, output_size, layout, out)
   }
-  whole_fields <- lapply(layer[c("kernel_size", "stride", "output_padding", "dilation")], as.integer)
+  whole_names <- c("kernel_size", "stride", "output_padding", "dilation")
+  whole_fields <- lapply(layer[whole_names], as.integer)
   new_module("nn_conv_transpose3d", forward, c(whole_fields, list(
     in_channels = as.integer(layer$channels[1]), out_channels = as.integer(layer$channels[2]),
     groups = as.integer(layer$channels[3]), padding = shown_padding(layer$padding),
