@@ -52,11 +52,21 @@ records <- function(inputs) {
 # tensor without a node, and gives a list of the gradients of 'inputs'.
 result_of <- function(name, inputs, data, shape, backward) {
   recorded <- records(inputs)
+  if (recorded) for (input in inputs) settle(input)
   node <- if (recorded) list(name = name, inputs = inputs, backward = backward)
   new_tensor(data, shape, recorded, node)
 }
 
+# What readRDS() or another process brought has numbers of elsewhere, which may be those of
+# other tensors here: it gets new ones, after those that it was computed from.
+settle <- function(tensor) {
+  if (!is_tensor(tensor) || identical(field(tensor, "session"), state$session)) return()
+  for (input in field(tensor, "node")$inputs) settle(input)
+  set_id(tensor)
+}
+
 run_backward <- function(root, gradient) {
+  settle(root)
   if (!field(root, "requires_grad")) {
     refuse("backward() needs a tensor that was computed from one that requires a gradient")
   }

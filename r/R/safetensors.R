@@ -31,18 +31,36 @@
 safetensors_save <- function(x, path, metadata = NULL) {
   tensors <- if (is_module(x)) parameters_of(x) else x
   if (!is.list(tensors) || (length(tensors) && is.null(names(tensors))) ||
-        anyDuplicated(names(tensors)) || any(names(tensors) %in% c("", "__metadata__"))) {
+        anyDuplicated(names(tensors)) || any(names(tensors) %in% c(NA, "", "__metadata__"))) {
     refuse("x must be a module or a list of tensors with names, each once")
   }
+  check_path(path)
+  check_metadata(metadata)
   if (inherits(x, "nn_conv_transpose3d")) metadata <- c(layer_metadata(x), metadata)
-  tensors <- lapply(tensors, function(t) {
-    if (is_tensor(t)) t else torch_tensor(t, dtype = torch_double())
-  })
+  for (name in names(tensors)) {
+    if (is_tensor(tensors[[name]])) next
+    view <- array_view(tensors[[name]], name, "torch")
+    tensors[[name]] <- new_tensor(convert(view, "float64", FALSE), view[[2]])
+  }
   temporary <- paste0(path, ".", Sys.getpid(), ".tmp")
   on.exit(unlink(temporary))
   write_safetensors(tensors, metadata, temporary)
   if (!suppressWarnings(file.rename(temporary, path))) refuse("path '", path, "' can't be written")
   invisible(path)
+}
+
+check_path <- function(path) {
+  if (!is.character(path) || length(path) != 1 || is.na(path) || !nzchar(path)) {
+    refuse("path is ", show_value(path), ", but must be the name of a file")
+  }
+}
+
+check_metadata <- function(metadata) {
+  if (is.null(metadata)) return()
+  if (!is.character(metadata) || is.null(names(metadata)) || anyNA(metadata) ||
+        any(names(metadata) %in% c(NA, ""))) {
+    refuse("metadata must be a vector of texts with names")
+  }
 }
 
 write_safetensors <- function(tensors, metadata, path) {
@@ -65,10 +83,20 @@ write_safetensors <- function(tensors, metadata, path) {
   header <- c(header, rep(charToRaw(" "), -length(header) %% 8))
   file <- tryCatch(suppressWarnings(file(path, "wb")),
                    error = function(e) refuse("path '", path, "' can't be written"))
-  on.exit(close(file))
-  writeBin(c(length(header), 0L), file, endian = "little")
-  writeBin(header, file)
-  for (t in tensors) writeBin(field(t, "data"), file, endian = "little")
+  open <- TRUE
+  on.exit(if (open) close(file))
+  written <- suppressWarnings({ # a full disk is no error to writeBin(), nor to close()
+    writeBin(c(length(header), 0L), file, endian = "little")
+    writeBin(header, file)
+    for (t in tensors) writeBin(field(t, "data"), file, endian = "little")
+    open <- FALSE
+    close(file)
+    file.size(path)
+  })
+  if (!identical(written, 8 + length(header) + sum(bytes))) {
+    refuse("path '", path, "' can't be written whole: ", written, " bytes of ",
+           8 + length(header) + sum(bytes))
+  }
 }
 
 json_string <- function(x) {
@@ -85,6 +113,7 @@ safetensors_load <- function(path) {
   if (!requireNamespace("jsonlite", quietly = TRUE)) {
     refuse("reading safetensors files needs the package jsonlite")
   }
+  check_path(path)
   bytes <- read_file(path)
   bad <- function(...) refuse("path '", path, "' is no valid safetensors file: ", ...)
   if (length(bytes) < 8) bad("it has ", length(bytes), " bytes")
@@ -125,19 +154,22 @@ read_header <- function(bytes, bad) {
 # Types, shapes and places; together the tensors fill the file, without a gap.
 check_entries <- function(entries, total, bad) {
   count <- function(x) {
-    x <- unlist(x)
-    is.null(x) || (is.numeric(x) && all(x >= 0 & x == floor(x) & x <= 2^53))
+    is.list(x) && all(vapply(x, function(n) {
+      is.numeric(n) && length(n) == 1 && n >= 0 && n == floor(n) && n <= 2^53
+    }, NA))
   }
   for (name in names(entries)) {
     entry <- entries[[name]]
     if (!is.list(entry) || !setequal(names(entry), c("dtype", "shape", "data_offsets")) ||
-          !is.list(entry$shape) || !count(entry$shape) || !count(entry$data_offsets) ||
-          length(unlist(entry$data_offsets)) != 2) {
+          !count(entry$shape) || !count(entry$data_offsets) || length(entry$data_offsets) != 2) {
       bad("the entry of '", name, "' is malformed")
     }
     if (!identical(entry$dtype, "F32") && !identical(entry$dtype, "F64")) {
       refuse("tensor '", name, "' is of dtype ", show_value(entry$dtype),
              ", but must be F32 or F64")
+    }
+    if (length(entry$shape) > 5) {
+      refuse("tensor '", name, "' has ", length(entry$shape), " axes, but must have at most 5")
     }
     size <- prod(unlist(entry$shape)) * if (entry$dtype == "F32") 4 else 8
     if (diff(unlist(entry$data_offsets)) != size) bad("the size of '", name, "' isn't its shape's")

@@ -3,12 +3,12 @@
 # A tensor is an environment, so that a gradient that backward() writes into it is
 # seen by everyone who holds it.  Its fields: data (a raw vector of float32, or a
 # double vector), shape (doubles), requires_grad, grad (a tensor or NULL), node
-# (what autograd.R knows of its making, or NULL) and id (rising with its making).
+# (what autograd.R knows of its making, or NULL), id (rising with its making) and session
+# (in which the id was given).
 
 new_tensor <- function(data, shape, requires_grad = FALSE, node = NULL) {
   tensor <- new.env(parent = emptyenv())
-  state$last_id <- state$last_id + 1
-  tensor$id <- state$last_id
+  set_id(tensor)
   tensor$data <- data
   tensor$shape <- as.double(shape)
   tensor$requires_grad <- requires_grad
@@ -16,6 +16,12 @@ new_tensor <- function(data, shape, requires_grad = FALSE, node = NULL) {
   tensor$node <- node
   class(tensor) <- "convt3d_tensor"
   tensor
+}
+
+set_id <- function(tensor) {
+  state$last_id <- state$last_id + 1
+  assign("id", state$last_id, envir = tensor)
+  assign("session", state$session, envir = tensor)
 }
 
 # Fields as they are, since `$` below is the user's door.
