@@ -48,32 +48,38 @@ static SEXP copy_of(const convt3d_tensor *tensor) {
     return data;
 }
 
-static void free_module(SEXP holder) {
-    convt3d_module_free(R_ExternalPtrAddr(holder));
-    R_ClearExternalPtr(holder);
+/* What one call of glue_r_fill() is about. */
+typedef struct filling {
+    convt3d_problem problem;
+    convt3d_fill fill;
+    convt3d_module *module;
+} filling;
+
+static SEXP fill_and_copy(void *data) {
+    filling *f = data;
+    convt3d_error err;
+    SEXP result = PROTECT(Rf_allocVector(VECSXP, 2));
+    glue_check(convt3d_module_create(&f->problem, NULL, &f->module, &err), &err);
+    glue_check(convt3d_module_fill_next(f->module, f->fill, the_generator(), &err), &err);
+    SET_VECTOR_ELT(result, 0, copy_of(convt3d_module_weight(f->module)));
+    if (f->problem.bias) SET_VECTOR_ELT(result, 1, copy_of(convt3d_module_bias(f->module)));
+    UNPROTECT(1);
+    return result;
+}
+
+static void free_module(void *data) {
+    convt3d_module_free(((filling *)data)->module);
 }
 
 /* list(weight, bias) of a new layer; fill is "default", "trilinear" or "icnr".
- * The module is held by R while R allocates, which may jump. */
+ * R may jump out of it when it allocates.  A finalizer would free the module too, but
+ * could run when this code has been unloaded. */
 SEXP glue_r_fill(SEXP layer, SEXP dtype, SEXP bias, SEXP fill) {
-    convt3d_problem p = glue_problem(layer);
-    convt3d_module *module;
-    convt3d_error err;
+    filling f = {glue_problem(layer), CONVT3D_FILL_DEFAULT, NULL};
     const char *name = CHAR(STRING_ELT(fill, 0));
-    convt3d_fill how = !strcmp(name, "trilinear") ? CONVT3D_FILL_TRILINEAR
-                       : !strcmp(name, "icnr")    ? CONVT3D_FILL_ICNR
-                                                  : CONVT3D_FILL_DEFAULT;
-    p.dtype = glue_dtype(dtype);
-    p.bias = Rf_asLogical(bias);
-    SEXP result = PROTECT(Rf_allocVector(VECSXP, 2));
-    SEXP holder = PROTECT(R_MakeExternalPtr(NULL, R_NilValue, R_NilValue));
-    R_RegisterCFinalizer(holder, free_module);
-    glue_check(convt3d_module_create(&p, NULL, &module, &err), &err);
-    R_SetExternalPtrAddr(holder, module);
-    glue_check(convt3d_module_fill_next(module, how, the_generator(), &err), &err);
-    SET_VECTOR_ELT(result, 0, copy_of(convt3d_module_weight(module)));
-    if (p.bias) SET_VECTOR_ELT(result, 1, copy_of(convt3d_module_bias(module)));
-    free_module(holder);
-    UNPROTECT(2);
-    return result;
+    if (!strcmp(name, "trilinear")) f.fill = CONVT3D_FILL_TRILINEAR;
+    if (!strcmp(name, "icnr")) f.fill = CONVT3D_FILL_ICNR;
+    f.problem.dtype = glue_dtype(dtype);
+    f.problem.bias = Rf_asLogical(bias);
+    return R_ExecWithCleanup(fill_and_copy, &f, free_module, &f);
 }
