@@ -76,5 +76,7 @@ format:
 install: build
 	cmake --install $(BUILD)
 
+# What 'R CMD INSTALL r' leaves in a checkout goes as well.
 clean:
-	rm -rf $(BUILD)
+	rm -rf $(BUILD) r/src/core r/tests/testthat/golden
+	@r/cleanup

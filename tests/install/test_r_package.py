@@ -229,3 +229,30 @@ def test_testthat_s_verdicts(runner, build, tmp_path):  # noqa: F811
     assert (result.passed, result.failed, result.skipped) == (1, 3, 2)
     assert result.notes == ["bad", "error", "left out: no weather", "empty: empty test",
                             "outside of any test"]
+
+
+# ---- What R CMD check says ----------------------------------------------------------
+
+NEW = "* checking CRAN incoming feasibility ... NOTE\nMaintainer: 'A <a@b.c>'\n\nNew submission\n"
+FINE = "* checking for hidden files ... OK\n* checking package ... [9s/10s] OK\n"
+DONE = "* DONE\nStatus: 1 NOTE\n"
+
+
+@pytest.mark.parametrize("log, status", [
+    (FINE + DONE, 0),
+    (NEW + FINE + DONE, 0),
+    (NEW, 1),  # ended in the middle
+    (NEW + "\nUnknown word: convt\n" + FINE + DONE, 1),
+    (NEW.replace("NOTE", "WARNING") + FINE + DONE, 1),
+    (FINE + "* checking Rd files ... NOTE\nMaintainer: x\n" + FINE + DONE, 1),
+    (FINE + "* checking package ... [9s/10s] WARNING\nx\n" + DONE, 1),
+    (FINE + "* checking tests ...\n  Running 'testthat.R' [1s/2s]\n [1s/2s] ERROR\nx\n" + DONE, 1),
+    (FINE + "* checking examples ... ERROR\n* DONE\nStatus: 1 ERROR\n", 1),
+    (FINE + "* checking the word NOTE ... OK\n" + DONE, 0),
+])
+def test_findings_of_a_check(tmp_path, log, status):
+    (tmp_path / "r/convt3d.Rcheck").mkdir(parents=True)
+    (tmp_path / "r/convt3d.Rcheck/00check.log").write_text(log)
+    done = subprocess.run([TOP / "tools/r-package.sh", tmp_path, "findings"],
+                          stdout=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stdout != "") == (status, status != 0)
