@@ -55,11 +55,11 @@ static int64_t place(const convt3d_task *t, int a, int64_t source) {
 /* ---- Multiplying --------------------------------------------------------------------- */
 
 /* Runs the segments gathered so far over all positions of a piece. */
-static void multiply(const convt3d_task *t, const convt3d_lane *lane, const convt3d_piece *piece,
+static void multiply(const convt3d_task *t, int64_t start, const convt3d_piece *piece,
                      char *lane_tile, const char *weights, int64_t count, int accumulate) {
     const convt3d_type_kernels *type = t->type;
     const int64_t element = (int64_t)t->plan->geometry.element;
-    const int64_t end = (piece->q1 - lane->q0) * t->run;
+    const int64_t end = (piece->q1 - start) * t->run;
     convt3d_tile tile = {.a = weights,
                          .ldb = t->cut->row_pitch,
                          .ldc = t->cut->tile_pitch,
@@ -67,7 +67,7 @@ static void multiply(const convt3d_task *t, const convt3d_lane *lane, const conv
                          .count = count,
                          .accumulate = accumulate};
     int tiles = 0;
-    for (int64_t x = (piece->q0 - lane->q0) * t->run; x < end;) {
+    for (int64_t x = (piece->q0 - start) * t->run; x < end;) {
         if (++tiles % 64 == 0 && convt3d_stopped(&t->call->job, t->thread)) return;
         int64_t vectors = min64(convt3d_ceil_div(end - x, type->lanes), type->vectors);
         tile.b = t->slab + x * element;
@@ -83,6 +83,7 @@ static void run_piece(const convt3d_task *t, const convt3d_lane *lane, const con
                       char *lane_tile, const char *weights, int64_t d, int64_t h) {
     const convt3d_correlate *c = t->c;
     const convt3d_axis *axis = t->plan->geometry.axis;
+    const int64_t start = max64(lane->q0, t->q0);
     int64_t count = 0;
     int accumulate = 0;
     pairs depth = pairs_of(t, 0, d);
@@ -93,35 +94,39 @@ static void run_piece(const convt3d_task *t, const convt3d_lane *lane, const con
             int64_t row = slab_d + place(t, 1, height.source);
             int64_t kernel_row = (depth.k * axis[1].kernel + height.k) * axis[2].kernel;
             for (int64_t i = piece->tap0; i < piece->tap1; i++) {
+                int64_t x = c->tap[i].offset + start - lane->q0;
                 if (count == CONVT3D_SEGMENTS) {
                     if (convt3d_stopped(&t->call->job, t->thread)) return;
-                    multiply(t, lane, piece, lane_tile, weights, count, accumulate);
+                    multiply(t, start, piece, lane_tile, weights, count, accumulate);
                     accumulate = 1;
                     count = 0;
                 }
                 t->segment[count++] = (convt3d_segment){
                     .a = (kernel_row + c->tap[i].k) * c->k * c->rows,
-                    .b = row * c->k * t->cut->row_pitch + c->tap[i].offset * t->run,
+                    .b = row * c->k * t->cut->row_pitch +
+                         (x - convt3d_correlate_shift(t, c->tap_part[i])) * t->run,
                     .k = c->k};
             }
         }
     }
     if (count || !accumulate) /* no taps at all: zeros */
-        multiply(t, lane, piece, lane_tile, weights, count, accumulate);
+        multiply(t, start, piece, lane_tile, weights, count, accumulate);
 }
 
 static void run_lane(const convt3d_task *t, int64_t index, char *tile, const char *weights,
                      int64_t d, int64_t h) {
     const convt3d_correlate *c = t->c;
     const convt3d_lane *lane = &c->lane[index];
-    if (!t->by_pieces) {
-        const convt3d_piece whole = {lane->q0, lane->q1, lane->tap0, lane->tap1};
-        run_piece(t, lane, &whole, tile, weights, d, h);
-        return;
-    }
+    const convt3d_piece whole = {lane->q0, lane->q1, lane->tap0, lane->tap1};
+    const convt3d_piece *pieces = t->by_pieces ? &c->piece[lane->piece0] : &whole;
+    const int64_t count = t->by_pieces ? lane->piece1 - lane->piece0 : 1;
     /* Rising order: a tile may write beyond its piece, never before it. */
-    for (int64_t p = lane->piece0; p < lane->piece1; p++)
-        run_piece(t, lane, &c->piece[p], tile, weights, d, h);
+    for (int64_t i = 0; i < count; i++) {
+        convt3d_piece piece = pieces[i];
+        piece.q0 = max64(piece.q0, t->q0);
+        piece.q1 = min64(piece.q1, t->q1);
+        if (piece.q0 < piece.q1) run_piece(t, lane, &piece, tile, weights, d, h);
+    }
 }
 
 /* ---- The task ------------------------------------------------------------------------------ */
@@ -209,6 +214,9 @@ static void run_task(void *arg, int64_t index, int thread) {
         t.list[a] = (int64_t *)(scratch + c->at_list[a]);
         list_sources(&t, a);
     }
+    t.q0 = cut->strips == 1 ? INT64_MIN : c->first_position + rest % cut->strips * cut->strip;
+    t.q1 = cut->strips == 1 ? INT64_MAX : t.q0 + cut->strip;
+    rest /= cut->strips;
     t.group = rest % plan->geometry.groups;
     t.sample = rest / plan->geometry.groups * cut->run;
     t.run = min64(cut->run, plan->geometry.batch - t.sample);
@@ -221,7 +229,7 @@ static void run_task(void *arg, int64_t index, int thread) {
 
 static void run(convt3d_call *call) {
     const convt3d_cut *cut = cut_of(call);
-    int64_t blocks = cut->blocks[0] * cut->blocks[1] * cut->m_splits;
+    int64_t blocks = cut->blocks[0] * cut->blocks[1] * cut->strips * cut->m_splits;
     convt3d_parallel(&call->job, 1, cut->runs * call->plan->geometry.groups * blocks, run_task,
                      call);
 }

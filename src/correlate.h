@@ -33,12 +33,20 @@ typedef struct convt3d_lane {
     int64_t piece0, piece1; /* the pieces without any halo */
 } convt3d_lane;
 
+/* What the taps of one stride phase read of a slab row: elements low..low + reach
+ * at the lanes' first position, and as many more for each further one. */
+typedef struct convt3d_part {
+    int64_t low, reach, before; /* 'before': the reaches of all parts before it */
+} convt3d_part;
+
 /* How the work is cut into tasks. */
 typedef struct convt3d_cut {
     int64_t run, runs;             /* samples side by side, and how many runs that makes */
+    int64_t strip, strips;         /* positions of a lane, and how many strips that makes */
     int64_t block[2], blocks[2];   /* result rows of a task, and how many blocks that makes */
     int64_t m_splits;              /* tasks that share a slab's rows, by result channels */
     int64_t slab_rows[2];          /* the most source rows of a task */
+    int64_t row_length;            /* positions of a slab row */
     int64_t row_pitch, tile_pitch; /* elements from row to row in slab and tile */
 } convt3d_cut;
 
@@ -57,8 +65,12 @@ typedef struct convt3d_correlate {
     convt3d_lane *lane;
     convt3d_tap *tap;
     convt3d_piece *piece;
-    convt3d_span *span;  /* source row to slab row, in order of 'to' */
-    size_t thread_bytes; /* scratch of one thread, and where its parts start */
+    convt3d_span *span; /* source row to slab row, in order of 'to' */
+    convt3d_part *part;
+    int64_t *tap_part, *span_part; /* which part each belongs to */
+    int64_t parts;
+    int64_t first_position, positions; /* the lowest q0 of a lane; from there to the highest q1 */
+    size_t thread_bytes;               /* scratch of one thread, and where its parts start */
     size_t at_tile, at_full, at_zero, at_segments, at_list[2];
 } convt3d_correlate;
 
@@ -70,8 +82,8 @@ enum {
     CONVT3D_CHANNEL_BYTES = 256 /* of the channels that are stored at once */
 };
 
-/* One task: a block of result rows of a run of samples, one group and a range of
- * channels. */
+/* One task: a block of result rows, or of strips of them, of a run of samples, one
+ * group and a range of channels. */
 typedef struct convt3d_task {
     const convt3d_plan *plan;
     const convt3d_correlate *c;
@@ -83,6 +95,7 @@ typedef struct convt3d_task {
     int64_t together; /* tiles that are stored at once */
     int64_t sample, run, group;
     int64_t first[2], end[2]; /* result rows: depth, height */
+    int64_t q0, q1;           /* the strip's positions, of every lane */
     int64_t block0, block1;   /* of result channels */
     char *slab, *tile, *full, *zero;
     convt3d_segment *segment;
@@ -93,6 +106,10 @@ typedef struct convt3d_task {
  * and channels m0 to m1 of result row (d, h) from the tile to the caller. */
 int convt3d_correlate_gather(const convt3d_task *t);
 void convt3d_correlate_store(const convt3d_task *t, int64_t m0, int64_t m1, int64_t d, int64_t h);
+
+/* How much nearer to its start the strip's row holds what the whole row holds in
+ * this part. */
+int64_t convt3d_correlate_shift(const convt3d_task *t, int64_t part);
 
 /* Whether no axis of the tensor has its elements closer together than this one, and
  * whether a task moves channels side by side, not positions, to or from it. */

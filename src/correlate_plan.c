@@ -121,6 +121,35 @@ static void prepare_row(const convt3d_plan *plan, convt3d_correlate *c) {
     if (plan->direction == CONVT3D_FORWARD) forward_row(axis, c);
 }
 
+/* The parts of a slab row: backward_input has one for each phase of grad_output. */
+static void prepare_parts(const convt3d_plan *plan, convt3d_correlate *c) {
+    const convt3d_axis *axis = &plan->geometry.axis[2];
+    const int64_t period = plan->direction == CONVT3D_FORWARD ? 1 : convt3d_tap_period(axis);
+    c->parts = min64(period, axis->kernel);
+    c->first_position = INT64_MAX;
+    for (int64_t i = 0; i < c->lanes; i++)
+        c->first_position = min64(c->first_position, c->lane[i].q0);
+    for (int64_t i = 0; i < c->lanes; i++)
+        c->positions = max64(c->positions, c->lane[i].q1 - c->first_position);
+    for (int64_t p = 0; p < c->parts; p++) c->part[p] = (convt3d_part){INT64_MAX, INT64_MIN, 0};
+    for (int64_t i = 0; i < c->lanes; i++) { /* 'reach' is the highest element at first */
+        for (int64_t t = c->lane[i].tap0; t < c->lane[i].tap1; t++) {
+            convt3d_part *part = &c->part[c->tap_part[t] = c->tap[t].k % period];
+            int64_t at = c->tap[t].offset - (c->lane[i].q0 - c->first_position);
+            part->low = min64(part->low, at);
+            part->reach = max64(part->reach, at);
+        }
+    }
+    for (int64_t p = 0; p < c->parts && c->lanes; p++) {
+        c->part[p].reach -= c->part[p].low;
+        if (p) c->part[p].before = c->part[p - 1].before + c->part[p - 1].reach;
+    }
+    for (int64_t i = 0, p = 0; i < c->spans; i++) {
+        while (p + 1 < c->parts && c->part[p + 1].low <= c->span[i].to) p++;
+        c->span_part[i] = p;
+    }
+}
+
 /* ---- Tasks ---------------------------------------------------------------------- */
 
 static int64_t sources_of(const convt3d_plan *plan, int a, int64_t results) {
@@ -139,7 +168,7 @@ static void set_block(const convt3d_plan *plan, const convt3d_correlate *c, conv
 static double slab_bytes(const convt3d_plan *plan, const convt3d_correlate *c,
                          const convt3d_cut *cut) {
     return (double)cut->slab_rows[0] * (double)cut->slab_rows[1] * (double)c->k *
-           (double)c->row_length * (double)cut->run * (double)plan->geometry.element;
+           (double)cut->row_length * (double)cut->run * (double)plan->geometry.element;
 }
 
 /* Halves the blocks, depth first, until the slab fits the cache and there is
@@ -164,7 +193,7 @@ static void choose_blocks(const convt3d_plan *plan, const convt3d_correlate *c, 
         half = convt3d_ceil_div(half, unit) * unit;
         set_block(plan, c, cut, a, half < cut->block[a] ? half : cut->block[a] - unit);
     }
-    int64_t tasks = cut->runs * g->groups * cut->blocks[0] * cut->blocks[1];
+    int64_t tasks = cut->runs * g->groups * cut->strips * cut->blocks[0] * cut->blocks[1];
     cut->m_splits = tasks > 0 && tasks < 2 * plan->threads
                         ? min64(c->m_blocks, convt3d_ceil_div(2 * plan->threads, tasks))
                         : 1;
@@ -174,18 +203,50 @@ static int folds_rows(const convt3d_plan *plan) {
     return plan->direction == CONVT3D_FORWARD && plan->geometry.axis[2].mode != CONVT3D_ZEROS;
 }
 
+static void set_strips(const convt3d_correlate *c, convt3d_cut *cut, int64_t strips) {
+    enum {
+        UNIT = 8 /* positions: whole vectors, whatever the run */
+    };
+    int64_t strip = convt3d_ceil_div(convt3d_ceil_div(c->positions, strips), UNIT) * UNIT;
+    const convt3d_part *last = &c->part[c->parts - 1];
+    cut->strip = c->lane_length;
+    cut->strips = 1;
+    cut->row_length = c->row_length;
+    if (strips == 1 || strip >= c->positions) return;
+    cut->strip = strip;
+    cut->strips = convt3d_ceil_div(c->positions, strip);
+    cut->row_length = last->before + last->reach + c->parts * strip;
+}
+
 /* Samples side by side: about two cache lines of them, so that most lines are
- * written whole, in equal shares, and no more than fit the shared cache. */
+ * written whole, in equal shares, and strips of rows so that a few result rows'
+ * sources fit the shared cache.  Where they don't, fewer samples. */
 static void choose_run(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut,
                        double cache) {
+    enum {
+        ROWS = 4,  /* result rows along the height */
+        STRIP = 16 /* the fewest positions */
+    };
     const convt3d_geometry *g = &plan->geometry;
-    double element = (double)g->element;
-    double row = (double)sources_of(plan, 0, 1) * (double)sources_of(plan, 1, 1) * (double)c->k *
-                     (double)c->row_length +
-                 (double)c->lanes * (double)c->rows * (double)c->lane_length;
-    if (folds_rows(plan)) row += (double)g->axis[2].full;
-    int64_t most = CONVT3D_RUN_BYTES / (int64_t)g->element;
-    while (most > 1 && (double)most * row * element > cache) most--;
+    const int64_t line = CONVT3D_RUN_BYTES / (int64_t)g->element;
+    const int64_t run = min64(max64(g->batch, 1), line);
+    const int64_t depth =
+        plan->direction == CONVT3D_FORWARD ? min64(g->axis[0].stride, c->results[0]) : 1;
+    const double rows = (double)sources_of(plan, 0, depth) *
+                        (double)sources_of(plan, 1, min64(ROWS, c->results[1])) * (double)c->k *
+                        (double)g->element;
+    double one;
+    int64_t most = line;
+    set_strips(c, cut, 1);
+    for (int64_t n = 2; !folds_rows(plan) && rows * (double)run * (double)cut->row_length > cache &&
+                        c->positions / n >= STRIP;
+         n *= 2)
+        set_strips(c, cut, n);
+    one = (double)sources_of(plan, 0, 1) * (double)sources_of(plan, 1, 1) * (double)c->k *
+              (double)cut->row_length +
+          (double)c->lanes * (double)c->rows * (double)cut->strip;
+    if (folds_rows(plan)) one += (double)g->axis[2].full;
+    while (most > 1 && (double)most * one * (double)g->element > cache) most--;
     cut->runs = convt3d_ceil_div(g->batch, most);
     cut->run = cut->runs ? convt3d_ceil_div(g->batch, cut->runs) : 1;
 }
@@ -196,6 +257,7 @@ static void choose_cuts(const convt3d_plan *plan, convt3d_correlate *c) {
     const double own = 768 * 1024, shared = 3072 * 1024;
     c->cut[0].run = 1;
     c->cut[0].runs = plan->geometry.batch;
+    set_strips(c, &c->cut[0], 1);
     choose_blocks(plan, c, &c->cut[0], own);
     choose_run(plan, c, &c->cut[1], shared);
     choose_blocks(plan, c, &c->cut[1], c->cut[1].run > 1 ? shared : own);
@@ -207,16 +269,14 @@ static void choose_cuts(const convt3d_plan *plan, convt3d_correlate *c) {
 
 /* Rows of the slab and of the tile.  Rows of runs are an odd number of cache
  * lines apart, or the channels of one position would share a cache's set. */
-static int set_pitches(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut) {
+static int set_pitches(const convt3d_plan *plan, convt3d_cut *cut) {
     const convt3d_type_kernels *type = plan->type;
     const int64_t line = CONVT3D_ALIGN / (int64_t)plan->geometry.element;
     const int64_t slack = (int64_t)type->vectors * type->lanes;
-    if (max64(c->row_length, c->lane_length) > (INT64_MAX - 4 * (slack + line)) / cut->run)
-        return 0;
-    cut->row_pitch = c->row_length * cut->run;
+    if (max64(cut->row_length, cut->strip) > (INT64_MAX - 4 * (slack + line)) / cut->run) return 0;
+    cut->row_pitch = cut->row_length * cut->run;
     if (cut->run > 1) cut->row_pitch = (convt3d_ceil_div(cut->row_pitch, line) | 1) * line;
-    cut->tile_pitch =
-        convt3d_ceil_div(c->lane_length * cut->run, type->lanes) * type->lanes + slack;
+    cut->tile_pitch = convt3d_ceil_div(cut->strip * cut->run, type->lanes) * type->lanes + slack;
     return 1;
 }
 
@@ -242,7 +302,7 @@ static int size_scratch(const convt3d_plan *plan, convt3d_correlate *c) {
     size_t total = 0;
     int64_t slack = (int64_t)type->vectors * type->lanes; /* tiles read and write past ends */
     int64_t full = folds_rows(plan) ? plan->geometry.axis[2].full : 0;
-    if (!set_pitches(plan, c, &c->cut[0]) || !set_pitches(plan, c, &c->cut[1])) return 0;
+    if (!set_pitches(plan, &c->cut[0]) || !set_pitches(plan, &c->cut[1])) return 0;
     const int64_t slab[2][4] = {{one->slab_rows[0], one->slab_rows[1], c->k, one->row_pitch},
                                 {run->slab_rows[0], run->slab_rows[1], c->k, run->row_pitch}};
     if (!size_part(plan, slab, slack, &total)) return 0;
@@ -285,15 +345,17 @@ static void prepare_channels(const convt3d_plan *plan, convt3d_correlate *c) {
     }
 }
 
-/* One block for the struct and its tables.  A row has at most as many lanes as
- * taps, two cuts for each tap, and three spans for each phase. */
+/* One block for the struct and its tables.  A row has at most as many lanes and
+ * parts as taps, two cuts for each tap, and three spans for each phase. */
 static convt3d_correlate *allocate(const convt3d_plan *plan, size_t *bytes) {
     size_t kernel = (size_t)plan->geometry.axis[2].kernel;
     *bytes = sizeof(convt3d_correlate);
     if (!convt3d_grow(bytes, kernel, sizeof(convt3d_lane)) ||
         !convt3d_grow(bytes, kernel, sizeof(convt3d_tap)) ||
         !convt3d_grow(bytes, 3 * kernel, sizeof(convt3d_piece)) ||
-        !convt3d_grow(bytes, 3 * kernel, sizeof(convt3d_span)))
+        !convt3d_grow(bytes, 3 * kernel, sizeof(convt3d_span)) ||
+        !convt3d_grow(bytes, kernel, sizeof(convt3d_part)) ||
+        !convt3d_grow(bytes, 4 * kernel, sizeof(int64_t)))
         return NULL;
     convt3d_correlate *c = malloc(*bytes);
     if (!c) return NULL;
@@ -302,6 +364,9 @@ static convt3d_correlate *allocate(const convt3d_plan *plan, size_t *bytes) {
     c->tap = (convt3d_tap *)(c->lane + kernel);
     c->piece = (convt3d_piece *)(c->tap + kernel);
     c->span = (convt3d_span *)(c->piece + 3 * kernel);
+    c->part = (convt3d_part *)(c->span + 3 * kernel);
+    c->tap_part = (int64_t *)(c->part + kernel);
+    c->span_part = c->tap_part + kernel;
     return c;
 }
 
@@ -312,6 +377,7 @@ convt3d_status convt3d_correlate_prepare(convt3d_plan *plan, int *accepted, cons
     if (!c) return convt3d_fail_nomem(err, "a plan's tables", bytes);
     prepare_channels(plan, c);
     prepare_row(plan, c);
+    prepare_parts(plan, c);
     choose_cuts(plan, c);
     plan->details = c;
     const int64_t packed[5] = {plan->geometry.groups, c->m_blocks, c->taps, c->k, c->rows};
@@ -339,7 +405,10 @@ void convt3d_correlate_describe(const convt3d_plan *plan, convt3d_text *text) {
                      (long long)c->row_length);
     for (int i = 0; i < 2 && (i == 0 || c->cut[1].run > 1); i++) {
         const convt3d_cut *cut = &c->cut[i];
-        if (i) convt3d_text_add(text, "runs of %lld samples: ", (long long)cut->run);
+        if (i)
+            convt3d_text_add(text,
+                             "runs of %lld samples, rows in %lld strips: ", (long long)cut->run,
+                             (long long)cut->strips);
         convt3d_text_add(text,
                          "%s of %lld x %lld result rows, %lld x %lld of them a %s and "
                          "group%s; slab of up to %lld x %lld rows\n",

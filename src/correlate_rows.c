@@ -24,43 +24,62 @@ int convt3d_correlate_across(const convt3d_task *t, const convt3d_view *v) {
 
 /* ---- Into the slab ------------------------------------------------------------------ */
 
+int64_t convt3d_correlate_shift(const convt3d_task *t, int64_t part) {
+    const convt3d_part *p = &t->c->part[part];
+    if (t->cut->strips == 1) return 0;
+    return p->low + t->q0 - t->c->first_position - p->before - part * t->cut->strip;
+}
+
+/* What the task's strip needs of a span, in its own row; may have no elements. */
+static convt3d_span span_of(const convt3d_task *t, int64_t i) {
+    convt3d_span span = t->c->span[i];
+    if (t->cut->strips == 1) return span;
+    const convt3d_part *part = &t->c->part[t->c->span_part[i]];
+    int64_t from = part->low + t->q0 - t->c->first_position, first = max64(from, span.to);
+    int64_t end = min64(from + t->cut->strip + part->reach, span.to + span.count);
+    span.from += (first - span.to) * span.step;
+    span.count = max64(end - first, 0);
+    span.to = first - convt3d_correlate_shift(t, t->c->span_part[i]);
+    return span;
+}
+
 /* The halo of 'rows' slab rows: what no span covers. */
 static void clear_halo(const convt3d_task *t, char *to, int64_t rows) {
-    const convt3d_correlate *c = t->c;
     const int64_t element = (int64_t)t->plan->geometry.element, position = t->run * element;
     for (int64_t r = 0; r < rows; r++, to += t->cut->row_pitch * element) {
         int64_t done = 0;
-        for (int64_t i = 0; i < c->spans; i++) {
-            const convt3d_span *span = &c->span[i];
-            memset(to + done * position, 0, (size_t)((span->to - done) * position));
-            done = span->to + span->count;
+        for (int64_t i = 0; i < t->c->spans; i++) {
+            const convt3d_span span = span_of(t, i);
+            if (!span.count) continue;
+            memset(to + done * position, 0, (size_t)((span.to - done) * position));
+            done = span.to + span.count;
         }
-        memset(to + done * position, 0, (size_t)((c->row_length - done) * position));
+        memset(to + done * position, 0, (size_t)((t->cut->row_length - done) * position));
     }
 }
 
 /* Source row 'from' of 'channels' channels to as many slab rows. */
 static void gather_rows(const convt3d_task *t, char *to, const char *from, int64_t channels) {
-    const convt3d_correlate *c = t->c;
     const int64_t element = (int64_t)t->plan->geometry.element;
     const int64_t *stride = t->from->stride;
     int across = convt3d_correlate_across(t, t->from);
     clear_halo(t, to, channels);
-    for (int64_t i = 0; i < c->spans; i++) {
-        const convt3d_span *span = &c->span[i];
-        const char *p = from + span->from * stride[4] * element;
-        char *at = to + span->to * t->run * element;
-        const int64_t step = span->step * stride[4];
+    for (int64_t i = 0; i < t->c->spans; i++) {
+        const convt3d_span span = span_of(t, i);
+        const char *p = from + span.from * stride[4] * element;
+        char *at = to + span.to * t->run * element;
+        const int64_t step = span.step * stride[4];
+        if (!span.count) continue;
         if (across) {
-            t->type->transpose(at, t->cut->row_pitch, p, step, stride[1], span->count, span->count,
+            t->type->transpose(at, t->cut->row_pitch, p, step, stride[1], span.count, span.count,
                                channels);
             continue;
         }
         for (int64_t k = 0; k < channels; k++) {
             if (t->run == 1)
-                t->type->gather(at, p, step, span->count);
+                t->type->gather(at, p, step, span.count);
             else
-                t->type->transpose(at, t->run, p, stride[0], step, t->run, t->run, span->count);
+                t->type->transpose(at, t->run, p, stride[0], step, t->run, t->run, span.count);
             at += t->cut->row_pitch * element;
             p += stride[1] * element;
         }
@@ -138,8 +157,22 @@ static void store_lanes(const convt3d_task *t, const char *tile, char *to, int64
 
 /* ---- Out of the tile, channels or samples side by side ----------------------------------- */
 
-/* The same for all that 'block' says: its channels from 'tile' on and its samples,
- * to rows whose position u0 is at block.to. */
+/* The block's channels and samples for positions [u0, u1), all of which no tap
+ * reaches; block.to is that of u0. */
+static void spread_zeros(const convt3d_task *t, convt3d_block block, int64_t u0, int64_t u1) {
+    const int64_t most = CONVT3D_ZEROS_LENGTH / block.count[2];
+    char *to = block.to;
+    block.from = t->zero;
+    block.pitch = 0;
+    for (int64_t u = u0; u < u1; u += most) {
+        block.to = to + (u - u0) * block.step[1] * (int64_t)t->plan->geometry.element;
+        block.count[1] = min64(most, u1 - u);
+        t->type->spread(&block);
+    }
+}
+
+/* The same as store_lanes() for the block's channels, which start at 'tile', its
+ * samples, and the task's strip; block.to is that of u0. */
 static void spread_lanes(const convt3d_task *t, const char *tile, convt3d_block block, int64_t u0,
                          int64_t u1) {
     const convt3d_correlate *c = t->c;
@@ -147,23 +180,21 @@ static void spread_lanes(const convt3d_task *t, const char *tile, convt3d_block 
     const int64_t stride = t->plan->geometry.axis[2].stride, step = block.step[1];
     const int64_t lane_size = t->together * c->rows * t->cut->tile_pitch * element;
     char *to = block.to;
-    if (c->lanes < stride) { /* positions that no tap reaches */
-        const int64_t most = CONVT3D_ZEROS_LENGTH / block.count[2];
-        convt3d_block zeros = block;
-        zeros.from = t->zero;
-        zeros.pitch = 0;
-        for (int64_t u = u0; u < u1; u += most) {
-            zeros.to = to + (u - u0) * step * element;
-            zeros.count[1] = min64(most, u1 - u);
-            t->type->spread(&zeros);
-        }
+    if (c->lanes < stride) {
+        int64_t from = u0, end = u1;
+        if (t->q0 > c->first_position) from = max64(u0, t->q0 * stride);
+        if (t->cut->strips > 1) end = min64(u1, t->q1 * stride);
+        block.to = to + (from - u0) * step * element;
+        spread_zeros(t, block, from, end);
     }
     block.step[1] = stride * step;
     for (int64_t i = 0; i < c->lanes; i++) {
         const convt3d_lane *lane = &c->lane[i];
+        const int64_t q0 = max64(lane->q0, t->q0), q1 = min64(lane->q1, t->q1);
+        if (q0 >= q1) continue;
         block.from = tile + i * lane_size;
-        block.to = to + (lane->q0 * stride + lane->phase - u0) * step * element;
-        block.count[1] = lane->q1 - lane->q0;
+        block.to = to + (q0 * stride + lane->phase - u0) * step * element;
+        block.count[1] = q1 - q0;
         t->type->spread(&block);
     }
 }
@@ -227,7 +258,8 @@ void convt3d_correlate_store(const convt3d_task *t, int64_t m0, int64_t m1, int6
     const convt3d_view *bias = &t->call->bias;
     int forward = t->plan->direction == CONVT3D_FORWARD;
     int folded = forward && axis->mode != CONVT3D_ZEROS;
-    int one_by_one = folded || (t->run == 1 && !convt3d_correlate_across(t, t->to));
+    int one_by_one = folded || (t->cut->run == 1 && !convt3d_correlate_across(t, t->to));
+    int64_t q0 = max64(t->q0, 0); /* of backward_input's one lane */
     convt3d_block block = {
         .pitch = t->cut->tile_pitch,
         .to =
@@ -248,6 +280,8 @@ void convt3d_correlate_store(const convt3d_task *t, int64_t m0, int64_t m1, int6
             spread_lanes(t, tile, block, axis->before, axis->before + axis->out);
         } else {
             block.from = tile;
+            block.to = (char *)block.to + q0 * stride[4] * element;
+            block.count[1] = min64(t->q1, axis->in) - q0;
             t->type->spread(&block);
         }
         tile += t->cut->tile_pitch * element;

@@ -88,8 +88,8 @@ typedef struct job {
 
 static void wrong(const job *j, const char *what) {
     fail_msg("%s, %s, isa %s, %d threads, seed %llu: %s", problem_text(&j->p),
-             convt3d_direction_name(j->direction), j->options.isa, (int)j->options.threads,
-             (unsigned long long)seed, what);
+             convt3d_direction_name(j->direction), j->options.isa ? j->options.isa : "any",
+             (int)j->options.threads, (unsigned long long)seed, what);
 }
 
 static void run(const job *j, const convt3d_tensor *from, const convt3d_tensor *to,
@@ -172,7 +172,7 @@ static void dense_run(job *j, layer *l, int integers) {
 /* Every order of what is written with some order of what is read, and the
  * other way round. */
 static void check_layer(rng *r, const convt3d_problem *p, convt3d_direction direction,
-                        const char *isa, int integers) {
+                        const char *isa, int integers, int every) {
     layer l = layer_make(r, p, direction, LAYER_DENSE);
     job j = {.p = *p, .direction = direction, .dense = &l};
     convt3d_error err;
@@ -187,7 +187,7 @@ static void check_layer(rng *r, const convt3d_problem *p, convt3d_direction dire
     if (convt3d_weights_pack(j.plan, &l.tensor[ORACLE_WEIGHT].tensor, &j.weights, &err))
         wrong(&j, err.text);
     dense_run(&j, &l, integers);
-    for (int n = 0; n < ORDERS; n += 1 + 7 * (test_count(100) < 100)) {
+    for (int n = 0; n < ORDERS; n += every) {
         check_orders(r, &j, (int)rng_between(r, 0, ORDERS - 1), n);
         check_orders(r, &j, n, (int)rng_between(r, 0, ORDERS - 1));
     }
@@ -201,8 +201,8 @@ static void check_isas(rng *r, const convt3d_problem *p, int integers) {
     const char *isa;
     for (int i = 0; (isa = convt3d_isa_name(i)); i++) {
         if (!convt3d_isa_supported(isa)) continue;
-        check_layer(r, p, CONVT3D_FORWARD, isa, integers);
-        check_layer(r, p, CONVT3D_BACKWARD_INPUT, isa, integers);
+        check_layer(r, p, CONVT3D_FORWARD, isa, integers, test_count(100) < 100 ? 7 : 1);
+        check_layer(r, p, CONVT3D_BACKWARD_INPUT, isa, integers, test_count(100) < 100 ? 7 : 1);
     }
 }
 
@@ -238,6 +238,37 @@ static void chosen_problems(void **state) {
     assert_true(runs > 1000 && compared > 1000 * 1000);
 }
 
+/* Rows so long, of so many channels, that tasks of several samples take strips. */
+static void rows_in_strips(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        convt3d_direction direction;
+    } rows[] = {
+        {"n20ci64co1i3x3x64k3s2p1op1f64", CONVT3D_FORWARD},
+        {"n40ci64co2i3x3x70k2x2x1s1x1x3p0x0x2", CONVT3D_FORWARD},
+        {"n20ci64co1i3x3x66k2x2x5s1x1x2p1x1x9d1x1x3f64", CONVT3D_FORWARD},
+        {"n20ci1co64i2x2x70k3s2p1f64nb", CONVT3D_BACKWARD_INPUT},
+        {"n40ci1co64i3x3x67k2x2x5s1x1x3p0x0x6d1x1x2nb", CONVT3D_BACKWARD_INPUT},
+        {"n20ci1co64i3x3x70k3p1mcircularf64nb", CONVT3D_BACKWARD_INPUT},
+    };
+    rng r = {seed + 2};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        convt3d_problem p;
+        convt3d_error err;
+        convt3d_plan *plan;
+        char text[4096];
+        if (convt3d_problem_parse(rows[i].text, &p, NULL, 0, &err)) fail_msg("%s", err.text);
+        if (convt3d_plan_create(&p, rows[i].direction, NULL, &plan, &err)) fail_msg("%s", err.text);
+        convt3d_plan_describe(plan, text, sizeof text);
+        if (!strstr(text, "rows in ") || strstr(text, "rows in 1 "))
+            fail_msg("no strips: %s", text);
+        convt3d_plan_free(plan);
+        /* These orders have the samples closest. */
+        check_layer(&r, &p, rows[i].direction, NULL, (int)i & 1, 40);
+    }
+}
+
 static void random_problems(void **state) {
     (void)state;
     rng r = {seed + 1};
@@ -253,6 +284,7 @@ static void random_problems(void **state) {
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(chosen_problems),
+        cmocka_unit_test(rows_in_strips),
         cmocka_unit_test(random_problems),
     };
     seed = test_seed(argc, argv);
