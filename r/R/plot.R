@@ -215,11 +215,16 @@ volume_of <- function(x, layout) {
   array(x[seq_len(prod(size))], size)
 }
 
+# What is drawn black and white; one value alone is grey.
+grey_limits <- function(values) {
+  finite <- values[is.finite(values)]
+  limits <- if (length(finite)) range(finite) else c(0, 1)
+  if (limits[1] == limits[2]) limits + c(-1, 1) else limits
+}
+
 draw_slices <- function(volume, name, upward) {
   middle <- (dim(volume) + 1) %/% 2
-  finite <- volume[is.finite(volume)]
-  limits <- if (length(finite)) range(finite) else c(0, 1)
-  if (limits[1] == limits[2]) limits <- limits + c(-1, 1)
+  limits <- grey_limits(volume)
   names <- rev(axes)
   for (across in 3:1) {
     plane <- setdiff(1:3, across)

@@ -106,6 +106,12 @@ test_that("slices are the first sample's first channel, in either layout", {
   expect_equal(volume_of(torch_tensor(x), "torch"), aperm(x[1, 1, , , ]))
 })
 
+test_that("shades reach from the smallest to the largest number", {
+  expect_identical(grey_limits(c(3, NA, -2, Inf)), c(-2, 3))
+  expect_identical(grey_limits(c(7, 7)), c(6, 8))
+  expect_identical(grey_limits(c(NA, Inf)), c(0, 1))
+})
+
 test_that("summary() counts parameters, shapes and multiply-adds", {
   m <- nn_conv_transpose3d(4, 6, c(3, 5, 2), stride = c(2, 1, 1), padding = c(0, 4, 2), groups = 2)
   s <- summary(m)
