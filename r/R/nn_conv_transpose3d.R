@@ -253,8 +253,8 @@ refill <- function(module, fill) {
 #' nn_conv_transpose3d(1, 1, 2)$weight
 #' @export
 torch_manual_seed <- function(seed) {
-  if (!is.numeric(seed) || length(seed) != 1 || is.na(seed) || seed != floor(seed) ||
-        abs(seed) > 2^53) {
+  if (!is.numeric(seed) || is.object(seed) || length(seed) != 1 || is.na(seed) ||
+        seed != floor(seed) || abs(seed) > 2^53) {
     refuse("seed is ", show_value(seed), ", but must be a whole number from -2^53 to 2^53")
   }
   .Call(C_seed, as.double(seed))

@@ -147,8 +147,14 @@ whole_numbers <- function(shape, largest = 4) {
 
 # The layer's function on this problem, with whatever stands for its operands.
 run_problem <- function(p, input, weight, bias = NULL, ...) {
-  nnf_conv_transpose3d(input, weight, bias, p$stride, p$padding, p$output_padding, p$groups,
+  nnf_conv_transpose3d(input, weight, bias, p$stride, short_padding(p), p$output_padding, p$groups,
                        p$dilation, p$padding_mode, ...)
+}
+
+# Three values where both sides are alike, as most users give it.
+short_padding <- function(p) {
+  before <- p$padding[c(1, 3, 5)]
+  if (all(before == p$padding[c(2, 4, 6)])) before else p$padding
 }
 
 module_of <- function(p, bias = TRUE) {

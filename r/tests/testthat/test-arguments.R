@@ -17,7 +17,8 @@ never_whole <- list(
   missing = NA, missing_number = NA_real_, missing_integer = NA_integer_, not_a_number = NaN,
   infinite = Inf, negative_infinite = -Inf, fraction = 2.5, text = "2", huge = 1e10,
   beyond_int = 2^31, negative_huge = -2^40, beyond_int64 = 2^63, nothing = NULL, a_list = list(2),
-  a_factor = factor(2), logical = TRUE, empty = integer(), complex = 2i, date = as.Date("2020-02-02"),
+  a_factor = factor(2), logical = TRUE, empty = integer(), complex = 2i,
+  date = as.Date("2020-02-02"), classed = structure(2, class = "integer64"),
   a_function = sum, a_tensor = torch_tensor(2), named_pair = c(a = 1, b = 2), raw = as.raw(2),
   a_frame = data.frame(a = 2)
 )

@@ -178,11 +178,25 @@ test_that("a tensor used twice, in diamonds and chains", {
     right <- a^2
     weighed(left * right + left / right)
   }, a)
-  x <- float64(2, requires_grad = TRUE)
-  y <- x
-  for (i in 1:20) y <- y + y # 2^20 paths, each node met once
+})
+
+test_that("backward meets each node once, after all that came of it", {
+  met <- 0
+  counted <- function(x) {
+    convt3d:::result_of("counted", list(x), x$detach()$item(), double(), function(g) {
+      met <<- met + 1
+      list(g)
+    })
+  }
+  x <- float64(1, requires_grad = TRUE)
+  y <- torch_sum(x)
+  for (i in 1:10) { # 3^10 paths
+    y <- counted(y)
+    y <- y + y * 2
+  }
   y$backward()
-  expect_identical(as_array(x$grad), 2^20)
+  expect_identical(as_array(x$grad), 3^10)
+  expect_identical(met, 10)
 })
 
 test_that("a tensor of two losses gets both", {
@@ -223,6 +237,14 @@ test_that("with_no_grad() records nothing, and lasts no longer than its code", {
   })
   expect_false(inside$requires_grad)
   expect_false((x * 2)$detach()$requires_grad)
+})
+
+test_that("gradients aren't recorded themselves", {
+  x <- float64(1, requires_grad = TRUE)
+  x$grad <- float64(2, requires_grad = TRUE)
+  (x * 3)$backward()
+  expect_identical(x$grad$item(), 5)
+  expect_false(x$grad$requires_grad)
 })
 
 test_that("what was computed is not changed by later writes", {

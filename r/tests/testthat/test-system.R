@@ -24,9 +24,9 @@ isas <- function() {
   Filter(works, c("generic", "x86_avx2", "x86_avx512"))
 }
 
-# What takes a single call some twenty seconds: generic kernels, one thread, float64.
+# What takes a single call some ten seconds: generic kernels, two threads, float64.
 long_layer <- c(
-  "Sys.setenv(CONVT3D_ISA = \"generic\")", "torch_set_num_threads(1)",
+  "Sys.setenv(CONVT3D_ISA = \"generic\")", "torch_set_num_threads(2)",
   "w <- torch_ones(64, 64, 9, 9, 9, dtype = torch_double())",
   "x <- torch_ones(1, 64, 64, 32, 32, dtype = torch_double())",
   "m <- nn_conv_transpose3d(64, 64, 9)$to(torch_double())",
@@ -51,6 +51,7 @@ test_that("an interrupt ends a long call within a second, and the next is right"
   result <- interrupt_child(c(
     "stopped <- tryCatch({", "  nnf_conv_transpose3d(x, w)", "  \"not at all\"",
     "}, interrupt = function(e) now())", "say(stopped)",
+    "before <- proc.time()", "Sys.sleep(0.5)", "say(sum((proc.time() - before)[1:2]) < 0.2)",
     "y <- nnf_conv_transpose3d(array(2, c(1, 1, 1, 1)), array(3, rep(1, 5)), 1)",
     "say(c(y))", "torch_set_num_threads(2)",
     "say(sum(nnf_conv_transpose3d(array(1, c(1, 1, 2, 2, 2)), array(1, c(1, 1, 3, 3, 3)))))"))
@@ -58,7 +59,7 @@ test_that("an interrupt ends a long call within a second, and the next is right"
   expect_false(is.na(stopped), label = result$said[1])
   expect_lt(stopped - result$sent, 1)
   expect_gt(stopped - result$sent, -0.01)
-  expect_identical(result$said[-1], c("7", "216"))
+  expect_identical(result$said[-1], c("TRUE", "7", "216")) # first: no thread goes on
 })
 
 test_that("each gradient can be interrupted too, and adds nothing then", {
@@ -215,6 +216,20 @@ test_that("the namespace can be left and loaded again", {
     "      \"convt3d\" %in% names(getLoadedDLLs()), \"\\n\")", "}"), attach = FALSE)
   expect_null(attr(said, "status"))
   expect_identical(trimws(said), rep("48 FALSE FALSE", 3))
+})
+
+test_that("making layers leaves no memory behind", {
+  skip_if_not(file.exists("/proc/self/status"))
+  resident <- function() {
+    gc()
+    line <- grep("^VmRSS:", readLines("/proc/self/status"), value = TRUE)
+    as.double(gsub("[^0-9]", "", line)) / 1024
+  }
+  m <- nn_conv_transpose3d(64, 64, 8, stride = 8) # 8 MiB
+  nn_init_icnr_(m)
+  before <- resident()
+  for (i in 1:40) nn_init_icnr_(m)
+  expect_lt(resident() - before, 150)
 })
 
 test_that("convt3d_info() describes the installation", {

@@ -178,6 +178,18 @@ test_that("a saved tensor can be trained on beside new ones", {
   torch_sum(x * y)$backward()
   expect_identical(as_array(x$grad), c(5, 6))
   expect_identical(as_array(y$grad), c(1, 2))
+  # The leaf gets a number here that the unloaded rest of its graph has from elsewhere.
+  middle <- x * 3
+  graph <- reload(list(x, middle, torch_sum(middle * x)))
+  graph[[1]]$grad <- NULL
+  state <- convt3d:::state
+  last <- state$last_id
+  state$last_id <- get("id", envir = graph[[2]]) - 2 # the product's value has the first
+  graph[[1]] * 1
+  state$last_id <- last
+  expect_identical(get("id", envir = graph[[1]]), get("id", envir = graph[[2]]))
+  graph[[3]]$backward()
+  expect_identical(as_array(graph[[1]]$grad), 6 * c(1, 2))
   graph <- reload(list(x, x * 3))
   graph[[1]]$grad <- NULL
   torch_sum(graph[[2]] * graph[[1]] * x)$backward()
