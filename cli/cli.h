@@ -48,6 +48,9 @@ typedef enum cli_id {
     CLI_OPT_COUNT,
     CLI_OPT_CHANNEL,
     CLI_OPT_BATCH,
+    CLI_OPT_FILE,
+    CLI_OPT_PRECISION,
+    CLI_OPT_JSON,
     CLI_OPTIONS
 } cli_id;
 
@@ -73,12 +76,12 @@ typedef struct cli_command {
     const char *synopsis; /* without the options that may be left out */
     const char *summary;  /* one line */
     uint64_t takes, needs;
-    int has_operand;
+    int has_operand, may_have_operand;
     int (*run)(const cli_args *args);
 } cli_command;
 
 extern const cli_command cli_forward, cli_backward, cli_init, cli_shape, cli_info, cli_check,
-    cli_view;
+    cli_view, cli_bench;
 
 /* Reads the command line into zeroed 'args'; exits with 2 if it is wrong, with 0
  * after --help. */

@@ -6,7 +6,7 @@
 #include <string.h>
 
 static const cli_command *const commands[] = {&cli_forward, &cli_backward, &cli_init, &cli_shape,
-                                              &cli_info,    &cli_check,    &cli_view};
+                                              &cli_info,    &cli_check,    &cli_view, &cli_bench};
 enum {
     COMMANDS = sizeof(commands) / sizeof(commands[0])
 };

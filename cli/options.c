@@ -67,6 +67,9 @@ static const struct {
     [CLI_OPT_COUNT] = {"--count", "N", RUN, "problems per instruction set and dtype (200)"},
     [CLI_OPT_CHANNEL] = {"--channel", "C", FILES, "which channel, from 0 (0)"},
     [CLI_OPT_BATCH] = {"--batch", "N", FILES, "which sample of the batch, from 0 (0)"},
+    [CLI_OPT_FILE] = {"--file", "FILE", FILES, "problems, one a line; # starts a comment"},
+    [CLI_OPT_PRECISION] = {"--precision", "NAME", RUN, "highest"},
+    [CLI_OPT_JSON] = {"--json", NULL, RUN, "one JSON object a line, in the place of a table"},
 };
 
 /* Keys beyond the characters, so that argp makes no short options of them. */
@@ -120,8 +123,9 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         printf("convt3d %s\n", convt3d_version());
         exit(cli_finish(0));
     case ARGP_KEY_ARG:
-        if (!r->command->has_operand) exit(cli_usage("'%s' is one argument too many", arg));
-        take(&r->args->operand, "the file", arg);
+        if (!r->command->has_operand && !r->command->may_have_operand)
+            exit(cli_usage("'%s' is one argument too many", arg));
+        take(&r->args->operand, r->command->has_operand ? "the file" : "the problem", arg);
         return 0;
     case ARGP_KEY_ERROR:
         r->next = state->next;

@@ -8,7 +8,7 @@ import re
 import pytest
 
 PAGE = os.path.join(os.path.dirname(__file__), "..", "..", "docs", "man", "convt3d.1")
-COMMANDS = ("forward", "backward", "init", "shape", "info", "check", "view")
+COMMANDS = ("forward", "backward", "init", "shape", "info", "check", "view", "bench")
 
 
 @pytest.fixture(scope="module")

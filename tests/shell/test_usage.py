@@ -5,7 +5,7 @@ SPDX-License-Identifier: MIT
 import numpy as np
 import pytest
 
-COMMANDS = ("forward", "backward", "init", "shape", "info", "check", "view")
+COMMANDS = ("forward", "backward", "init", "shape", "info", "check", "view", "bench")
 LARGEST = "9223372036854775807"
 
 
