@@ -15,7 +15,7 @@ show_value <- function(x) {
 }
 
 # Whole numbers as doubles, from 'smallest' on; 'counts' says how many are legal.
-whole <- function(x, name, smallest = 1, counts = 1) {
+whole <- function(x, name, smallest = 1, counts = 1, most = largest) {
   if (!is.numeric(x) || is.object(x)) {
     refuse(name, " is ", show_value(x), ", but must be a whole number")
   }
@@ -24,12 +24,12 @@ whole <- function(x, name, smallest = 1, counts = 1) {
            if (identical(counts, 0:5)) "at most 5" else paste(counts, collapse = " or "),
            if (3 %in% counts && !0 %in% counts) " (depth, height, width)")
   }
-  wrong <- which(is.na(x) | x != floor(x) | x < smallest | x > largest)
+  wrong <- which(is.na(x) | x != floor(x) | x < smallest | x > most)
   if (length(wrong)) {
     at <- wrong[1]
     where <- if (length(x) == 3) paste0(" on the ", axes[at], " axis")
     refuse(name, " is ", show_value(x[at]), where, ", but must be a whole number from ",
-           smallest, " to ", largest)
+           smallest, " to ", most)
   }
   as.double(x)
 }

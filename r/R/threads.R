@@ -29,11 +29,7 @@ thread_count <- function() {
 #' torch_set_num_threads(0)
 #' @export
 torch_set_num_threads <- function(num_threads) {
-  threads <- whole(num_threads, "num_threads", 0)
-  if (threads > 1024) {
-    refuse("num_threads is ", threads, ", but must be a whole number from 0 to 1024")
-  }
-  state$threads <- threads
+  state$threads <- whole(num_threads, "num_threads", 0, most = 1024)
   invisible(NULL)
 }
 

@@ -51,7 +51,11 @@ static convt3d_problem problem_of_call(SEXP layer, const convt3d_tensor *input,
     convt3d_error err;
     p.dtype = input->dtype;
     set_sizes(&p, input->rank, input->size);
-    glue_check(convt3d_problem_set_output_size(&p, output->size + output->rank - 3, &err), &err);
+    convt3d_status status =
+        convt3d_problem_set_output_size(&p, output->size + output->rank - 3, &err);
+    /* A fresh output has a legal size; what hasn't is a gradient that was given. */
+    if (status == CONVT3D_SHAPE) Rf_errorcall(R_NilValue, "grad_output doesn't fit: %s", err.text);
+    glue_check(status, &err);
     return p;
 }
 

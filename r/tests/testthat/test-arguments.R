@@ -236,7 +236,8 @@ test_that("shapes of grad_output are checked, and nothing is added then", {
   expect_refused(m$backward(x, cube(2, 3, 7, 7, 7)), "grad_output", "batch", "1")
   for (axis in 1:3) {
     size <- replace(c(7, 7, 7), axis, 9)
-    expect_refused(m$backward(x, cube(1, 3, size)), "7 to 8", c("depth", "height", "width")[axis])
+    expect_refused(m$backward(x, cube(1, 3, size)), "grad_output", "7 to 8",
+                   c("depth", "height", "width")[axis])
   }
   expect_refused(m$backward(x, cube(3, 7, 7)), "grad_output has 3 axes")
   expect_refused(m$backward(x), "grad_output")
