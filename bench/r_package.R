@@ -1,5 +1,5 @@
-# What the R package costs beyond the C call: forward, in one process, in alternating
-# rounds, medians.  The C call allocates a fresh output as well, once as malloc() gives it
+# What the R package costs beyond the C call: forward, in one process, in rounds of
+# changing order, medians.  The C call allocates a fresh output as well, once as malloc() gives it
 # and once asking for huge pages, which the package does.
 #
 #   make build && R CMD INSTALL r
@@ -76,7 +76,9 @@ time_layer <- function(name) {
     "R, tensor" = function() seconds_of(m(single)),
     "R, tensor, out =" = function() seconds_of(m(single, out = kept$single))
   )
-  times <- replicate(rounds, vapply(ways, function(way) way(), 0))
+  # In another order each round: memory that one has freed is what the next one gets.
+  times <- replicate(rounds, vapply(ways[sample(length(ways))], function(way) way(),
+                                    0)[names(ways)])
   medians <- apply(times, 1, stats::median)
   bases <- rep(c("C, float64", "C, float32"), c(6, 4))
   table <- data.frame(ms = round(1e3 * medians, 1),

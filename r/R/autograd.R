@@ -49,20 +49,30 @@ records <- function(inputs) {
 }
 
 # The result of an operation. 'backward' takes the gradient of the result, a
-# tensor without a node, and gives a list of the gradients of 'inputs'.
+# tensor without a node, and which inputs want theirs; it gives a list of those.
+# What it needs of the inputs it must have taken by now: they may be written to.
 result_of <- function(name, inputs, data, shape, backward) {
-  recorded <- records(inputs)
-  if (recorded) for (input in inputs) settle(input)
-  node <- if (recorded) list(name = name, inputs = inputs, backward = backward)
-  new_tensor(data, shape, recorded, node)
+  if (!records(inputs)) return(new_tensor(data, shape))
+  for (input in inputs) settle(input)
+  wanted <- vapply(inputs, wants_grad, NA)
+  new_tensor(data, shape, TRUE,
+             list(name = name, inputs = inputs, wanted = wanted, backward = backward))
 }
 
 # What readRDS() or another process brought has numbers of elsewhere, which may be those of
-# other tensors here: it gets new ones, after those that it was computed from.
+# other tensors here: it gets new ones, in their old order.
 settle <- function(tensor) {
-  if (!is_tensor(tensor) || identical(field(tensor, "session"), state$session)) return()
-  for (input in field(tensor, "node")$inputs) settle(input)
-  set_id(tensor)
+  foreign <- list()
+  stack <- list(tensor)
+  while (length(stack)) {
+    x <- stack[[1]]
+    stack[1] <- NULL
+    if (!is_tensor(x) || identical(field(x, "session"), state$session)) next
+    assign("session", state$session, envir = x)
+    foreign <- c(foreign, list(x))
+    stack <- c(stack, field(x, "node")$inputs)
+  }
+  for (x in foreign[order(vapply(foreign, field, 0, "id"))]) set_id(x)
 }
 
 run_backward <- function(root, gradient) {
@@ -96,10 +106,10 @@ propagate <- function(root, seed) {
       add_to_grad(tensor, gradient)
       next
     }
-    gradients <- node$backward(gradient)
+    gradients <- node$backward(gradient, node$wanted)
     for (i in seq_along(node$inputs)) {
       input <- node$inputs[[i]]
-      if (!wants_grad(input)) next
+      if (!node$wanted[i]) next
       key <- key_of(input)
       so_far <- pending[[key]][[2]]
       sum <- if (is.null(so_far)) gradients[[i]] else so_far + gradients[[i]]
@@ -110,9 +120,11 @@ propagate <- function(root, seed) {
 
 key_of <- function(tensor) format(field(tensor, "id"), digits = 15)
 
+# A tensor of its own, since the same gradient may go to several.
 add_to_grad <- function(tensor, gradient) {
   so_far <- field(tensor, "grad")
-  assign("grad", if (is.null(so_far)) gradient else so_far + gradient, envir = tensor)
+  sum <- if (is.null(so_far)) snapshot(gradient) else plain("+", so_far, gradient)
+  assign("grad", sum, envir = tensor)
 }
 
 # ---- Arithmetic ------------------------------------------------------------------
@@ -132,7 +144,7 @@ rules <- list(
   `-` = list(function(g, a, b) g, function(g, a, b) plain("*", g, -1)),
   `*` = list(function(g, a, b) plain("*", g, b), function(g, a, b) plain("*", g, a)),
   `/` = list(function(g, a, b) plain("/", g, b),
-             function(g, a, b) plain("/", plain("*", plain("*", g, a), -1), plain("*", b, b))),
+             function(g, a, b) plain("*", plain("/", plain("*", g, plain("/", a, b)), b), -1)),
   `^` = list(function(g, a, b) {
     plain("*", plain("*", g, b), plain("^", a, if (b == 0) 0 else b - 1)) # 0 * 0^-1 is no 0
   })
@@ -164,15 +176,16 @@ Ops.convt3d_tensor <- function(e1, e2) {
   op <- .Generic
   inputs <- list(a, b)
   value <- plain(op, a, b)
-  result_of(op, inputs, field(value, "data"), field(value, "shape"), function(g) {
-    lapply(1:2, function(i) if (wants_grad(inputs[[i]])) rules[[op]][[i]](g, a, b))
+  now <- lapply(inputs, snapshot)
+  result_of(op, inputs, field(value, "data"), field(value, "shape"), function(g, wanted) {
+    lapply(1:2, function(i) if (wanted[i]) rules[[op]][[i]](g, now[[1]], now[[2]]))
   })
 }
 
 cast <- function(x, name) {
   before <- dtype_name(x)
   result_of("to", list(x), as_dtype(x, name), field(x, "shape"),
-            function(g) list(new_tensor(as_dtype(g, before), field(g, "shape"))))
+            function(g, wanted) list(new_tensor(as_dtype(g, before), field(g, "shape"))))
 }
 
 # ---- Reductions -------------------------------------------------------------------
@@ -201,7 +214,8 @@ torch_sum <- function(input) {
   need_tensor(input, "input")
   total <- convert(list(.Call(C_sum, field(input, "data")), double(), FALSE), dtype_name(input),
                    FALSE)
-  result_of("sum", list(input), total, double(), function(g) list(filled(as.double(g), input)))
+  like <- snapshot(input)
+  result_of("sum", list(input), total, double(), function(g, wanted) list(filled(as.double(g), like)))
 }
 
 #' @rdname torch_sum
@@ -215,6 +229,7 @@ mean.convt3d_tensor <- function(x, ...) torch_mean(x)
 #' @export
 Summary.convt3d_tensor <- function(..., na.rm = FALSE) {
   if (.Generic != "sum") refuse("'", .Generic, "' is not defined for tensors")
+  if (...length() != 1) refuse("sum() of a tensor takes that tensor alone")
   torch_sum(..1)
 }
 
@@ -236,16 +251,19 @@ Summary.convt3d_tensor <- function(..., na.rm = FALSE) {
 #' nnf_mse_loss(x, torch_zeros(2))$item()
 #' @export
 nnf_relu <- function(input) {
-  if (!is_tensor(input)) return(pmax(input, 0))
-  data <- arithmetic("m", field(input, "data"), 0)
+  if (is.numeric(input)) return(pmax(input, 0))
+  data <- arithmetic("m", field(need_tensor(input, "input"), "data"), 0)
+  now <- snapshot(input)
   result_of("relu", list(input), data, field(input, "shape"),
-            function(g) list(plain("*", g, plain(">", input, 0))))
+            function(g, wanted) list(plain("s", g, now)))
 }
 
 #' @rdname nnf_relu
 #' @export
 nnf_mse_loss <- function(input, target, reduction = "mean") {
   reduction <- one_of(reduction, "reduction", c("mean", "sum", "none"))
-  squares <- (need_tensor(input, "input") - need_tensor(target, "target"))^2
+  same_shape("target", field(need_tensor(target, "target"), "shape"),
+             field(need_tensor(input, "input"), "shape"))
+  squares <- (input - target)^2
   switch(reduction, mean = torch_mean(squares), sum = torch_sum(squares), none = squares)
 }

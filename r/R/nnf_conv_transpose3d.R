@@ -57,40 +57,48 @@ out_view <- function(out, shape, input, layout) {
   if (is_tensor(out) != is_tensor(input)) {
     refuse("out must be ", if (is_tensor(input)) "a tensor" else "an array", ", as input is")
   }
-  if (is_tensor(out)) {
-    if (dtype_name(out) != dtype_name(input)) {
-      refuse("out is of dtype ", dtype_name(out), ", but must be of ", dtype_name(input))
-    }
-    view <- view_of(out)
-  } else {
+  if (!is_tensor(out)) {
     if (!is.double(out)) refuse("out is ", typeof(out), ", but must be an array of doubles")
     view <- array_view(out, "out", layout)
+    same_shape("out", view[[2]], shape)
+    return(view)
   }
-  same_shape("out", view[[2]], shape)
-  view
+  if (dtype_name(out) != dtype_name(input)) {
+    refuse("out is of dtype ", dtype_name(out), ", but must be of ", dtype_name(input))
+  }
+  same_shape("out", field(out, "shape"), shape)
+  if (identical(out, input)) refuse("out is the input itself, but must be another tensor")
+  if (state$recording && wants_grad(out) && is.null(field(out, "node"))) {
+    refuse("out requires a gradient, but must be a tensor that doesn't")
+  }
+  # What another tensor or a recorded operation holds too is replaced, not written to.
+  if (field(out, "shared")) result_view(shape, input, layout) else view_of(out)
 }
 
-# A run that was interrupted says FALSE; the interrupt goes on from here, so that
-# tryCatch(interrupt = ) sees it.
-finish <- function(finished) {
-  if (finished) return(invisible())
-  signalCondition(structure(class = c("interrupt", "condition"),
-                            list(message = "interrupted", call = NULL)))
-  invokeRestart("abort")
+# A tensor that was written to forgets how it was made before.
+filled_out <- function(out, view) {
+  if (!is_tensor(out)) return(out)
+  assign("data", view[[1]], envir = out)
+  assign("shared", FALSE, envir = out)
+  if (!is.null(field(out, "node"))) {
+    assign("node", NULL, envir = out)
+    assign("requires_grad", FALSE, envir = out)
+  }
+  out
 }
 
 # ---- Forward and its gradients, on views ---------------------------------------------
 
 forward_into <- function(layer, x, weight, bias, y) {
-  finish(.Call(C_forward, layer, x, weight, bias, y, thread_count()))
+  .Call(C_forward, layer, x, weight, bias, y, thread_count())
 }
 
 backward_input_into <- function(layer, dy, weight, dx) {
-  finish(.Call(C_backward_input, layer, dy, weight, dx, thread_count()))
+  .Call(C_backward_input, layer, dy, weight, dx, thread_count())
 }
 
 backward_weight_into <- function(layer, x, dy, dw, db) {
-  finish(.Call(C_backward_weight, layer, x, dy, dw, db, thread_count()))
+  .Call(C_backward_weight, layer, x, dy, dw, db, thread_count())
 }
 
 value_of <- function(view, like) {
@@ -105,25 +113,27 @@ apply_layer <- function(layer, input, weight, bias, output_size, layout, out) {
   b <- parameter_view(bias, "bias", input, layout)
   shape <- .Call(C_output_shape, layer, x[[2]], wanted_size(output_size, length(x[[2]])))
   if (!is.null(out)) {
-    forward_into(layer, x, w, b, out_view(out, shape, input, layout))
-    return(invisible(out))
+    y <- out_view(out, shape, input, layout)
+    forward_into(layer, x, w, b, y)
+    return(invisible(filled_out(out, y)))
   }
   y <- result_view(shape, input, layout)
   forward_into(layer, x, w, b, y)
   if (!is_tensor(input)) return(y[[1]])
   inputs <- list(input, weight, bias)
+  for (kept in inputs[1:2]) if (is_tensor(kept) && records(inputs)) share(kept)
   result_of("conv_transpose3d", inputs, y[[1]], y[[2]],
-            function(g) layer_gradients(layer, inputs, x, w, view_of(g)))
+            function(g, wanted) layer_gradients(layer, inputs, wanted, x, w, view_of(g)))
 }
 
-layer_gradients <- function(layer, inputs, x, w, dy) {
+layer_gradients <- function(layer, inputs, wanted, x, w, dy) {
   grads <- vector("list", 3)
-  if (wants_grad(inputs[[1]])) {
+  if (wanted[1]) {
     dx <- result_view(x[[2]], inputs[[1]], "torch")
     backward_input_into(layer, dy, w, dx)
     grads[[1]] <- value_of(dx, inputs[[1]])
   }
-  if (wants_grad(inputs[[2]]) || wants_grad(inputs[[3]])) {
+  if (any(wanted[2:3])) {
     dw <- result_view(w[[2]], inputs[[1]], "torch")
     db <- if (!is.null(inputs[[3]])) result_view(layer$channels[2], inputs[[1]], "torch")
     backward_weight_into(layer, x, dy, dw, db)

@@ -2,7 +2,8 @@
 #
 # A tensor is an environment, so that a gradient that backward() writes into it is
 # seen by everyone who holds it.  Its fields: data (a raw vector of float32, or a
-# double vector), shape (doubles), requires_grad, grad (a tensor or NULL), node
+# double vector), shape (doubles), shared (whether data may be held elsewhere, so
+# that it must be replaced, not written to), requires_grad, grad (a tensor or NULL), node
 # (what autograd.R knows of its making, or NULL), id (rising with its making) and session
 # (in which the id was given).
 
@@ -11,6 +12,7 @@ new_tensor <- function(data, shape, requires_grad = FALSE, node = NULL) {
   set_id(tensor)
   tensor$data <- data
   tensor$shape <- as.double(shape)
+  tensor$shared <- FALSE
   tensor$requires_grad <- requires_grad
   tensor$grad <- NULL
   tensor$node <- node
@@ -26,6 +28,21 @@ set_id <- function(tensor) {
 
 # Fields as they are, since `$` below is the user's door.
 field <- function(tensor, name) .subset2(tensor, name)
+
+# The data of a tensor for somebody who keeps them.
+share <- function(tensor) {
+  assign("shared", TRUE, envir = tensor)
+  field(tensor, "data")
+}
+
+# A tensor of the same values whatever is written into this one later.
+snapshot <- function(x) {
+  if (!is_tensor(x)) return(x)
+  copy <- new_tensor(share(x), field(x, "shape"))
+  assign("shared", TRUE, envir = copy)
+  copy
+}
+
 is_tensor <- function(x) inherits(x, "convt3d_tensor")
 dtype_name <- function(tensor) if (is.raw(field(tensor, "data"))) "float32" else "float64"
 element_count <- function(tensor) prod(field(tensor, "shape"))
@@ -52,7 +69,9 @@ as_dtype <- function(tensor, dtype) {
 #' and `x$backward()` (see [autograd]). `as_array(x)` gives an R array of doubles
 #' with the same dimensions: `as_array(x)[2, 1, 3]` is the element that PyTorch
 #' counts from zero as `x[1, 0, 2]`. A tensor is a reference: `y <- x` is the same
-#' tensor, and `x$zero_()` changes both. Tensors can be saved with [saveRDS()].
+#' tensor, and `x$zero_()` changes both. `x$detach()` and `m$state_dict()` hold the
+#' values as they are then: later writes into `x` don't reach them, nor theirs `x`. Tensors
+#' can be saved with [saveRDS()].
 #'
 #' `torch_randn()` draws from the generator that [torch_manual_seed()] starts.
 #'
@@ -79,12 +98,13 @@ torch_tensor <- function(data, dtype = NULL, requires_grad = FALSE) {
              array_shape(data), flag(requires_grad, "requires_grad"))
 }
 
-array_shape <- function(x) if (is.null(dim(x))) length(x) else dim(x)
+# As stored, whatever a class's dim() says.
+array_shape <- function(x) if (is.null(attr(x, "dim"))) length(unclass(x)) else attr(x, "dim")
 
 # An R array as a view: 'torch' has the axes in the order N, C, D, H, W, 'native' in
 # the reverse, which is the order of a tensor's memory.
 array_view <- function(x, name, layout) {
-  if (!is.numeric(x) && !is.logical(x)) {
+  if ((!is.numeric(x) && !is.logical(x)) || inherits(x, "integer64")) {
     refuse(name, " is ", show_value(x), ", but must be a numeric array or a tensor")
   }
   shape <- as.double(array_shape(x))
@@ -120,7 +140,9 @@ constant <- function(sizes, value, dtype, requires_grad) {
 
 sizes_of <- function(sizes) {
   sizes <- unlist(lapply(sizes, whole, "size", 0, 0:5))
-  whole(if (is.null(sizes)) double() else sizes, "size", 0, 0:5)
+  sizes <- whole(if (is.null(sizes)) double() else sizes, "size", 0, 0:5)
+  if (prod(sizes) > 2^49) refuse("the sizes ", show_shape(sizes), " make too many elements")
+  sizes
 }
 
 #' @rdname torch_tensor
@@ -201,7 +223,7 @@ tensor_methods <- list(
     name <- dtype_of(dtype, dtype_name(x))
     if (name == dtype_name(x)) x else cast(x, name)
   },
-  detach = function(x) new_tensor(field(x, "data"), field(x, "shape")),
+  detach = function(x) snapshot(x),
   clone = function(x) x * 1,
   copy_ = function(x, source) set_data(x, source),
   zero_ = function(x) set_data(x, torch_zeros(field(x, "shape"))),
@@ -222,7 +244,12 @@ set_data <- function(x, source, name = "source") {
     source <- new_tensor(convert(view, "float64", FALSE), view[[2]])
   }
   same_shape(name, field(source, "shape"), field(x, "shape"))
-  assign("data", as_dtype(source, dtype_name(x)), envir = x)
+  if (!is.null(field(x, "node"))) {
+    refuse("a tensor that was computed with gradients can't be written to; $detach() can")
+  }
+  same <- dtype_name(source) == dtype_name(x)
+  assign("data", if (same) share(source) else as_dtype(source, dtype_name(x)), envir = x)
+  assign("shared", same, envir = x)
   invisible(x)
 }
 
@@ -232,7 +259,10 @@ same_shape <- function(name, shape, wanted) {
   }
 }
 
-show_shape <- function(shape) paste0("(", paste(shape, collapse = ", "), ")")
+show_sizes <- function(shape, between = ", ") {
+  paste(vapply(shape, format, "", scientific = FALSE, digits = 15), collapse = between)
+}
+show_shape <- function(shape) paste0("(", show_sizes(shape), ")")
 
 #' @export
 `$.convt3d_tensor` <- function(x, name) {
@@ -252,6 +282,31 @@ show_shape <- function(shape) paste0("(", paste(shape, collapse = ", "), ")")
   x
 }
 
+#' @export
+`[[.convt3d_tensor` <- function(x, i) {
+  if (!is.character(i) || length(i) != 1) refuse_index()
+  do.call("$", list(x, i))
+}
+
+#' @export
+`[[<-.convt3d_tensor` <- function(x, i, value) {
+  if (!is.character(i) || length(i) != 1) refuse_index()
+  do.call("$<-", list(x, i, value))
+}
+
+#' @export
+`[.convt3d_tensor` <- function(x, ...) refuse_index()
+#' @export
+`[<-.convt3d_tensor` <- function(x, ..., value) refuse_index()
+
+refuse_index <- function() refuse("a tensor has no indices; as_array() of it has")
+
+#' @export
+all.equal.convt3d_tensor <- function(target, current, ...) {
+  if (!is_tensor(current)) return("current is no tensor")
+  all.equal(as_array(target), as_array(current), ...)
+}
+
 #' @importFrom utils .DollarNames
 #' @export
 .DollarNames.convt3d_tensor <- function(x, pattern = "") {
@@ -263,7 +318,7 @@ show_shape <- function(shape) paste0("(", paste(shape, collapse = ", "), ")")
 #' @export
 format.convt3d_tensor <- function(x, ...) {
   paste0("[ CPU", type_names[[dtype_name(x)]], "Type{",
-         paste(field(x, "shape"), collapse = ","), "} ]",
+         show_sizes(field(x, "shape"), ","), "} ]",
          if (!is.null(field(x, "node"))) paste0("[ grad_fn = <", field(x, "node")$name, "> ]")
          else if (field(x, "requires_grad")) "[ requires_grad = TRUE ]")
 }
@@ -325,9 +380,10 @@ first_values <- function(x, count) {
 
 #' @export
 print.convt3d_tensor <- function(x, n = 30, ...) {
+  n <- number(n, "n", -1)
   rows <- if (length(field(x, "shape")) > 1) prod(head_of(field(x, "shape"))) else element_count(x)
   writeLines("torch_tensor")
-  writeLines(tensor_lines(x, if (n < 0) Inf else n))
+  writeLines(if (n != 0) tensor_lines(x, if (n < 0) Inf else n) else character())
   if (n >= 0 && rows > n) writeLines("... [the output was truncated (use n=-1 to disable)]")
   writeLines(format(x))
   invisible(x)

@@ -26,8 +26,8 @@
         LOOP((T)pow((double)x, (double)y));                                                        \
     case 'm':                                                                                      \
         LOOP(x > y || isnan(x) ? x : y); /* the larger; NaN stays */                               \
-    case '>':                                                                                      \
-        LOOP(x > y ? 1 : 0);                                                                       \
+    case 's':                                                                                      \
+        LOOP(y <= 0 ? 0 : x);                                                                      \
     }
 
 #define T float

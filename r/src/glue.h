@@ -26,8 +26,7 @@ int64_t glue_count(const convt3d_tensor *tensor);
 /* Fresh memory for 'count' elements, not cleared: a raw or a double vector. */
 SEXP glue_storage(convt3d_dtype dtype, int64_t count);
 
-/* Raises an R error with the library's text, or an interrupt if the user asked
- * for one. */
+/* Raises an R error with the library's text. */
 void glue_check(convt3d_status status, const convt3d_error *err);
 
 /* ---- plans.c ---- */
@@ -60,5 +59,6 @@ SEXP glue_r_seed(SEXP seed);
 SEXP glue_r_normal(SEXP dtype, SEXP count);
 SEXP glue_r_fill(SEXP layer, SEXP dtype, SEXP bias, SEXP fill);
 SEXP glue_r_info(void);
+SEXP glue_r_is_regular(SEXP path);
 
 #endif

@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: MIT */
 #include "glue.h"
 
-#include <string.h>
+#include <setjmp.h>
 
 void glue_check(convt3d_status status, const convt3d_error *err) {
     if (status != CONVT3D_OK) Rf_errorcall(R_NilValue, "%s", err->text);
@@ -10,30 +10,53 @@ void glue_check(convt3d_status status, const convt3d_error *err) {
 
 /* ---- Interrupts ----------------------------------------------------------------- */
 
-static void look(void *unused) {
+/* The library asks about ten times a second whether to go on.  R's answer may be a
+ * jump: for an interrupt, or for a time limit's error.  It is held back until the
+ * library has returned, which it mustn't cross. */
+typedef struct watch {
+    jmp_buf back;
+    SEXP jump; /* R's own, to be continued */
+    int stopped;
+} watch;
+
+static SEXP look(void *unused) {
     (void)unused;
     R_CheckUserInterrupt();
+    return R_NilValue;
 }
 
-/* The library asks about ten times a second whether to go on.  R_ToplevelExec()
- * keeps R's long jump from crossing the library. */
-static int interrupted(void *unused, double done) {
-    (void)unused;
+static void hold_back(void *data, Rboolean jumps) {
+    if (jumps) longjmp(((watch *)data)->back, 1);
+}
+
+static int asked_to_stop(void *data, double done) {
+    watch *w = data;
     (void)done;
-    return !R_ToplevelExec(look, NULL);
+    if (w->stopped) return 1;
+    if (setjmp(w->back)) {
+        w->stopped = 1;
+        return 1;
+    }
+    R_UnwindProtect(look, NULL, hold_back, w, w->jump);
+    return 0;
 }
 
-static convt3d_run run_with_interrupts(void) {
+/* A run that asks; 'w->jump' is protected until finish(). */
+static convt3d_run watched_run(watch *w) {
     convt3d_run run;
+    w->jump = PROTECT(R_MakeUnwindCont());
+    w->stopped = 0;
     convt3d_run_init(&run);
-    run.poll = interrupted;
+    run.poll = asked_to_stop;
+    run.poll_data = w;
     return run;
 }
 
-/* TRUE, or FALSE for a run that the user stopped: R raises the interrupt. */
-static SEXP finished(convt3d_status status, const convt3d_error *err) {
-    if (status != CONVT3D_CANCELLED) glue_check(status, err);
-    return Rf_ScalarLogical(status == CONVT3D_OK);
+static SEXP finish(const watch *w, convt3d_status status, const convt3d_error *err) {
+    if (w->stopped) R_ContinueUnwind(w->jump);
+    glue_check(status, err);
+    UNPROTECT(1);
+    return R_NilValue;
 }
 
 /* ---- Shapes ------------------------------------------------------------------------ */
@@ -87,10 +110,12 @@ SEXP glue_r_forward(SEXP layer, SEXP input, SEXP weight, SEXP bias, SEXP output,
     if (with_bias) b = glue_tensor(bias);
     convt3d_problem p = problem_of_call(layer, &x, &y);
     const convt3d_plan *plan = glue_plan(&p, CONVT3D_FORWARD, Rf_asInteger(threads));
-    convt3d_run run = run_with_interrupts();
+    watch stop;
+    convt3d_run run = watched_run(&stop);
     convt3d_error err;
-    return finished(convt3d_forward(plan, &x, &w, NULL, with_bias ? &b : NULL, &y, &run, &err),
-                    &err);
+    convt3d_status status =
+        convt3d_forward(plan, &x, &w, NULL, with_bias ? &b : NULL, &y, &run, &err);
+    return finish(&stop, status, &err);
 }
 
 SEXP glue_r_backward_input(SEXP layer, SEXP grad_output, SEXP weight, SEXP grad_input,
@@ -99,10 +124,12 @@ SEXP glue_r_backward_input(SEXP layer, SEXP grad_output, SEXP weight, SEXP grad_
     convt3d_tensor dx = glue_tensor(grad_input);
     convt3d_problem p = problem_of_call(layer, &dx, &dy);
     const convt3d_plan *plan = glue_plan(&p, CONVT3D_BACKWARD_INPUT, Rf_asInteger(threads));
-    convt3d_run run = run_with_interrupts();
+    watch stop;
+    convt3d_run run = watched_run(&stop);
     convt3d_error err;
-    return finished(convt3d_backward_input(plan, &dy, &w, NULL, &dx, CONVT3D_OVERWRITE, &run, &err),
-                    &err);
+    convt3d_status status =
+        convt3d_backward_input(plan, &dy, &w, NULL, &dx, CONVT3D_OVERWRITE, &run, &err);
+    return finish(&stop, status, &err);
 }
 
 SEXP glue_r_backward_weight(SEXP layer, SEXP input, SEXP grad_output, SEXP grad_weight,
@@ -113,11 +140,12 @@ SEXP glue_r_backward_weight(SEXP layer, SEXP input, SEXP grad_output, SEXP grad_
     if (with_bias) db = glue_tensor(grad_bias);
     convt3d_problem p = problem_of_call(layer, &x, &dy);
     const convt3d_plan *plan = glue_plan(&p, CONVT3D_BACKWARD_WEIGHT, Rf_asInteger(threads));
-    convt3d_run run = run_with_interrupts();
+    watch stop;
+    convt3d_run run = watched_run(&stop);
     convt3d_error err;
-    return finished(convt3d_backward_weight(plan, &x, &dy, &dw, with_bias ? &db : NULL,
-                                            CONVT3D_OVERWRITE, &run, &err),
-                    &err);
+    convt3d_status status = convt3d_backward_weight(plan, &x, &dy, &dw, with_bias ? &db : NULL,
+                                                    CONVT3D_OVERWRITE, &run, &err);
+    return finish(&stop, status, &err);
 }
 
 /* ---- This machine -------------------------------------------------------------------- */

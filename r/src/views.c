@@ -12,6 +12,15 @@ enum {
     HUGE_PAGE = 2 << 20
 };
 
+/* Shapes are R's to tell; memory beyond the data isn't. */
+static void check_length(SEXP data, int rank, const int64_t *size) {
+    double count = 1;
+    for (int a = 0; a < rank; a++) count *= (double)size[a];
+    if ((double)Rf_xlength(data) != count * (TYPEOF(data) == RAWSXP ? 4 : 1))
+        Rf_errorcall(R_NilValue, "data of length %.0f can't have a shape of %.0f elements",
+                     (double)Rf_xlength(data) / (TYPEOF(data) == RAWSXP ? 4 : 1), count);
+}
+
 convt3d_tensor glue_tensor(SEXP view) {
     SEXP data = VECTOR_ELT(view, 0), shape = VECTOR_ELT(view, 1);
     int column_major = Rf_asLogical(VECTOR_ELT(view, 2));
@@ -25,6 +34,7 @@ convt3d_tensor glue_tensor(SEXP view) {
         int64_t step = 1;
         for (int a = 0; a < rank; step *= size[a++]) tensor.stride[a] = step;
     }
+    if (rank <= CONVT3D_MAX_RANK) check_length(data, rank, size);
     return tensor;
 }
 
@@ -41,7 +51,7 @@ SEXP glue_storage(convt3d_dtype dtype, int64_t count) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
     /* Fresh memory is mapped page by page as it is first written: with huge pages
      * that is 512 times less often.  Only advice, so a refusal doesn't matter. */
-    uintptr_t start = (uintptr_t)DATAPTR(data);
+    uintptr_t start = single ? (uintptr_t)RAW(data) : (uintptr_t)REAL(data);
     uintptr_t end = start + (uintptr_t)count * (single ? 4 : 8);
     start = (start + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
     if (start < end && end - start >= 2 * HUGE_PAGE)
@@ -103,6 +113,7 @@ static void copy_plane(const convt3d_tensor *to, int64_t to_at, const convt3d_te
 /* Both tensors have five axes here; planes are spanned by the outermost and the
  * innermost, of which one is the fastest for each order of memory. */
 static void copy_tensor(const convt3d_tensor *to, const convt3d_tensor *from) {
+    if (glue_count(to) == 0) return; /* the other axes may be long */
     for (int64_t i = 0; i < to->size[1]; i++)
         for (int64_t j = 0; j < to->size[2]; j++)
             for (int64_t k = 0; k < to->size[3]; k++)

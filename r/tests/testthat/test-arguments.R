@@ -59,7 +59,26 @@ test_that("the three axes are checked one by one, and counted", {
   for (name in c("in_channels", "out_channels", "groups")) {
     expect_refused(do.call(layer, stats::setNames(list(c(2, 2, 2)), name)), name, "has 3 values")
   }
-  expect_refused(layer(padding = c(0, 0, 0, 0, 0, -1)), "padding", "-1")
+  for (axis in 1:3) {
+    for (side in 1:2) {
+      text <- paste0("padding (", c("before", "after")[side], ") is -1 on the ",
+                     c("depth", "height", "width")[axis], " axis, but must be a whole number from 0")
+      expect_refused(layer(padding = replace(double(6), 2 * axis - 2 + side, -1)), text)
+    }
+  }
+})
+
+test_that("messages have the range, and numbers in full", {
+  expect_refused(layer(stride = NA), "stride is NA", "whole number from 1 to 2147483647")
+  expect_refused(layer(padding = "a"), "padding is \"a\"", "whole number from 0 to 2147483647")
+  expect_refused(torch_set_num_threads(TRUE), "num_threads is TRUE", "from 0 to 1024")
+  expect_refused(layer(stride = -100000), "stride is -100000 on the")
+  expect_refused(torch_set_num_threads(1e5), "num_threads is 100000,")
+  expect_refused(layer(stride = 3e9), "stride is 3000000000 on the")
+  expect_refused(layer(bias = c(1e5, 2.5, 1e300)), "bias is 100000, 2.5, 1e+300,")
+  expect_refused(optim_adam(torch_ones(1), eps = -1e-8), "eps is -1e-08, ")
+  expect_refused(layer(padding_mode = c("zeros", "reflect")), "padding_mode has 2 values",
+                 "one of \"zeros\"")
 })
 
 test_that("the function checks its arguments as the layer does", {
@@ -89,6 +108,34 @@ test_that("output_size is a whole number for each axis, within the legal range",
     }
   }
   expect_refused(m(cube(2, 3, 3, 3), output_size = c(1, 2, 7, 7, 7)), "output_size", "5 values")
+})
+
+test_that("output_size may be the whole shape, in torch's layout", {
+  m <- nn_conv_transpose3d(2, 3, 3, stride = 2)
+  for (input in list(x, float32(x))) {
+    expect_identical(dim(m(input, output_size = c(1, 3, 7, 8, 7))), c(1L, 3L, 7L, 8L, 7L))
+  }
+  none <- cube(0, 2, 3, 3, 3)
+  expect_identical(dim(m(none, output_size = c(0, 3, 7, 8, 7))), c(0L, 3L, 7L, 8L, 7L))
+  expect_identical(dim(m(cube(2, 3, 3, 3), output_size = c(3, 7, 8, 7))), c(3L, 7L, 8L, 7L))
+  for (axis in 1:3) {
+    expect_refused(m(none, output_size = replace(c(0, 3, 7, 7, 7), axis + 2, 0)), "output_size is 0",
+                   c("depth", "height", "width")[axis], "from 1 to")
+  }
+  expect_refused(m(x, output_size = c(-1, 3, 7, 7, 7)), "output_size is -1, ", "from 0 to")
+  expect_refused(m(x, output_size = c(1, 0, 7, 7, 7)), "output_size is 0, ", "from 1 to")
+  expect_refused(m(cube(2, 3, 3, 3), output_size = c(0, 7, 7, 7)), "output_size is 0, ", "from 1 to")
+})
+
+test_that("output_size is three sizes, D first, in native layout", {
+  m <- nn_conv_transpose3d(2, 3, 3, stride = 2)
+  native <- aperm(x)
+  expect_identical(dim(m(native, output_size = c(7, 8, 7), layout = "native")),
+                   c(7L, 8L, 7L, 3L, 1L))
+  for (size in list(c(8, 7, 7, 3, 1), c(1, 3, 7, 7, 8), c(3, 7, 7, 8))) {
+    expect_refused(m(native, output_size = size, layout = "native"),
+                   paste("output_size has", length(size), "values, but must have 3"))
+  }
 })
 
 test_that("output_padding is below the larger of stride and dilation", {
@@ -222,8 +269,7 @@ test_that("an out that overlaps an operand is refused", {
   expect_refused(nnf_conv_transpose3d(same, kernel, out = same), "out", "overlaps input")
   expect_refused(nnf_conv_transpose3d(same, kernel, out = alias), "out", "overlaps input")
   tensor <- float32(same)
-  expect_refused(nnf_conv_transpose3d(tensor, kernel, out = tensor), "overlaps input")
-  expect_refused(nnf_conv_transpose3d(tensor, kernel, out = tensor$detach()), "overlaps input")
+  expect_refused(nnf_conv_transpose3d(tensor, kernel, out = tensor), "out is the input itself")
   square <- cube(2, 2, 1, 1, 1)
   expect_refused(nnf_conv_transpose3d(cube(2, 2, 1, 1, 1), square, out = square),
                  "overlaps weight")
@@ -240,6 +286,10 @@ test_that("shapes of grad_output are checked, and nothing is added then", {
                    c("depth", "height", "width")[axis])
   }
   expect_refused(m$backward(x, cube(3, 7, 7)), "grad_output has 3 axes")
+  expect_refused(m$backward(x, cube(3, 7, 7, 7)), "grad_output has 4 axes", "must have 5")
+  expect_refused(m$backward(float32(x), float32(cube(3, 7, 7, 7))), "grad_output has 4 axes")
+  expect_refused(m$backward(cube(2, 3, 3, 3), cube(1, 3, 7, 7, 7)), "grad_output has 5 axes",
+                 "must have 4")
   expect_refused(m$backward(x), "grad_output")
   expect_null(m$weight$grad)
   expect_null(m$bias$grad)

@@ -183,7 +183,7 @@ test_that("a tensor used twice, in diamonds and chains", {
 test_that("backward meets each node once, after all that came of it", {
   met <- 0
   counted <- function(x) {
-    convt3d:::result_of("counted", list(x), x$detach()$item(), double(), function(g) {
+    convt3d:::result_of("counted", list(x), x$detach()$item(), double(), function(g, wanted) {
       met <<- met + 1
       list(g)
     })
@@ -272,4 +272,88 @@ test_that("operands that make no sense", {
   expect_refused(nnf_mse_loss(x, 1:3), "target", "tensor")
   expect_refused(nnf_mse_loss(x, x, "median"), "reduction", "mean", "sum", "none")
   expect_refused(nnf_mse_loss(x, float64(1:2)), "shape")
+})
+
+test_that("writing into operands afterwards changes no gradient", {
+  a <- float64(c(1, 2), requires_grad = TRUE)
+  b <- float64(c(3, 4))
+  loss <- torch_sum(a * b)
+  b$zero_()
+  loss$backward()
+  expect_identical(as_array(a$grad), c(3, 4))
+  a <- float64(c(-1, 2), requires_grad = TRUE)
+  loss <- torch_sum(nnf_relu(a))
+  with_no_grad(a$copy_(c(5, -5)))
+  loss$backward()
+  expect_identical(as_array(a$grad), c(0, 1))
+  m <- nn_conv_transpose3d(1, 1, 1, bias = FALSE)
+  x <- float32(array(1:8, c(1, 1, 2, 2, 2)))
+  loss <- torch_sum(m(x))
+  m(x * 0, out = x)
+  loss$backward()
+  expect_identical(as.double(as_array(m$weight$grad)), 36)
+})
+
+test_that("an out forgets how it was made before", {
+  m <- nn_conv_transpose3d(1, 1, 2)
+  x <- torch_randn(1, 1, 2, 2, 2)
+  y <- m(x)
+  m(x * 2, out = y)
+  expect_equal(as_array(y), as_array(m(x * 2)))
+  expect_false(y$requires_grad)
+  expect_refused(torch_sum(y)$backward(), "requires a gradient")
+  leaf <- torch_zeros(1, 1, 3, 3, 3, requires_grad = TRUE)
+  expect_refused(m(x, out = leaf), "out requires a gradient")
+  with_no_grad(m(x, out = leaf))
+  expect_true(leaf$requires_grad)
+  expect_refused(m(x)$zero_(), "$detach()")
+})
+
+test_that("the gradients of two tensors are two tensors", {
+  a <- float64(1, requires_grad = TRUE)
+  b <- float64(2, requires_grad = TRUE)
+  torch_sum(a + b)$backward()
+  a$grad$zero_()
+  expect_identical(b$grad$item(), 1)
+})
+
+test_that("an out never reaches another tensor", {
+  m <- nn_conv_transpose3d(1, 1, 1)
+  x <- torch_randn(1, 1, 2, 2, 2)
+  source <- torch_randn(1, 1, 2, 2, 2)
+  before <- as_array(source)
+  m(x, out = torch_zeros(1, 1, 2, 2, 2)$copy_(source))
+  m(x, out = source$detach())
+  p <- torch_zeros(1, 1, 2, 2, 2, requires_grad = TRUE)
+  (p * 1)$backward(source)
+  m(x, out = p$grad)
+  expect_identical(as_array(source), before)
+})
+
+test_that("gradients at the ends of the range", {
+  for (scale in c(1e25, 1e-25)) {
+    b <- torch_tensor(scale, requires_grad = TRUE)
+    torch_sum(float32(1e30 * scale / 1e25) / b)$backward()
+    expect_equal(b$grad$item(), -1e5 / scale, tolerance = 1e-6)
+  }
+  u <- float64(c(-1, 1), requires_grad = TRUE)
+  nnf_relu(u)$backward(float64(c(Inf, 2)))
+  expect_identical(as_array(u$grad), c(0, 2))
+})
+
+test_that("what requires a gradient is decided when the operation is recorded", {
+  x <- float64(2)
+  w <- float64(3, requires_grad = TRUE)
+  loss <- torch_sum(x * w)
+  x$requires_grad_(TRUE)
+  loss$backward()
+  expect_null(x$grad)
+  expect_identical(w$grad$item(), 2)
+})
+
+test_that("sum, relu and the loss name what they can't take", {
+  x <- float64(1:2)
+  expect_refused(sum(x, x), "alone")
+  expect_refused(nnf_relu("a"), "input is \"a\"")
+  expect_refused(nnf_mse_loss(x, float64(1:3)), "target has shape (3)")
 })

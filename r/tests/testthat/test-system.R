@@ -243,3 +243,21 @@ test_that("convt3d_info() describes the installation", {
   expect_gte(info$cpus, 1L)
   expect_true(torch_is_installed())
 })
+
+test_that("a time limit is an error that can be caught, and the next call is right", {
+  skip_on_cran()
+  m <- nn_conv_transpose3d(32, 64, 5)
+  x <- array(1, c(1, 32, 60, 60, 60))
+  on.exit(setTimeLimit())
+  start <- Sys.time()
+  caught <- tryCatch({
+    setTimeLimit(elapsed = 0.3, transient = TRUE)
+    m(x)
+    "not stopped"
+  }, error = conditionMessage)
+  setTimeLimit()
+  expect_match(caught, "time limit")
+  expect_lt(as.double(Sys.time() - start, units = "secs"), 3)
+  small <- x[, , 1:2, 1:2, 1:2, drop = FALSE]
+  expect_equal(m(small), as_array(m(torch_tensor(small))), tolerance = 1e-5)
+})

@@ -184,7 +184,7 @@ test_that("a saved tensor can be trained on beside new ones", {
   graph[[1]]$grad <- NULL
   state <- convt3d:::state
   last <- state$last_id
-  state$last_id <- get("id", envir = graph[[2]]) - 2 # the product's value has the first
+  state$last_id <- get("id", envir = graph[[2]]) - 3 # the product and a snapshot come first
   graph[[1]] * 1
   state$last_id <- last
   expect_identical(get("id", envir = graph[[1]]), get("id", envir = graph[[2]]))
@@ -239,4 +239,42 @@ test_that("the last line says what is recorded", {
   expect_identical(format(x * 2), "[ CPUDoubleType{2} ][ grad_fn = <*> ]")
   expect_output(str(x), "convt3d_tensor [ CPUDoubleType{2} ]", fixed = TRUE)
   expect_output(expect_invisible(print(x)))
+})
+
+test_that("shapes that the data don't have are refused", {
+  expect_refused(convt3d:::convert(list(as.raw(1:8), 3, FALSE), "float64", FALSE), "length 2",
+                 "3 elements")
+  expect_refused(convt3d:::convert(list(c(1, 2), c(2, 2), TRUE), "float32", FALSE), "length 2")
+  x <- float32(1:2)
+  expect_refused(x[["shape"]] <- 300, "shape")
+  expect_identical(x[["shape"]], 2L)
+  registerS3method("dim", "boastful", function(x) c(1, 1, 300, 300, 300),
+                   envir = asNamespace("base"))
+  boastful <- structure(array(1, rep(1, 5)), class = c("boastful", "array"))
+  expect_identical(dim(nn_conv_transpose3d(1, 1, 2)(boastful)), c(1L, 1L, 2L, 2L, 2L))
+})
+
+test_that("empty tensors with long axes come at once", {
+  expect_identical(dim(torch_zeros(0, 1e5, 1e5, 1e5, 1)), as.integer(c(0, 1e5, 1e5, 1e5, 1)))
+  expect_refused(torch_zeros(1e9, 1e9), "(1000000000, 1000000000)", "too many")
+})
+
+test_that("tensors have no indices, and are compared by their values", {
+  x <- float32(1:3)
+  expect_refused(x[1], "no indices", "as_array")
+  expect_refused(x[[1]], "no indices")
+  expect_refused(x[1] <- 2, "no indices")
+  expect_true(all.equal(x, float32(1:3)))
+  expect_type(all.equal(x, float32(c(1, 2, 4))), "character")
+  expect_type(all.equal(x, 1:3), "character")
+})
+
+test_that("large sizes are printed in full", {
+  expect_identical(format(torch_zeros(0, 100000)), "[ CPUFloatType{0,100000} ]")
+  expect_identical(capture.output(print(float32(1:3), n = 0))[1], "torch_tensor")
+  expect_refused(print(float32(1:3), n = "a"), "n is \"a\"")
+})
+
+test_that("64-bit integers of other packages, which R sees as doubles, are refused", {
+  expect_refused(torch_tensor(structure(1, class = "integer64")), "data")
 })
