@@ -8,7 +8,9 @@
 #'
 #' `safetensors_load()` reads tensors of type F32 and F64. What it returns can go
 #' into `m$load_state_dict()`. `safetensors_save()` replaces a file only when the new
-#' one is whole. Reading needs the package jsonlite.
+#' one is whole. Saving needs no other package; reading, with `safetensors_load()` or
+#' `safetensors_layer()`, needs the package jsonlite. Either refuses what isn't a
+#' regular file: folders, FIFOs and devices.
 #'
 #' @param x a module, or a named list of tensors and arrays (arrays are written as
 #'   F64, with their dimensions in order).
@@ -42,12 +44,18 @@ safetensors_save <- function(x, path, metadata = NULL) {
     view <- array_view(tensors[[name]], name, "torch")
     tensors[[name]] <- new_tensor(convert(view, "float64", FALSE), view[[2]])
   }
-  temporary <- paste0(path, ".", Sys.getpid(), ".tmp")
-  on.exit(unlink(temporary))
-  write_safetensors(tensors, metadata, temporary)
+  if (identical(.Call(C_is_regular, path), FALSE)) {
+    refuse("path '", path, "' can't be written: it is no regular file")
+  }
+  temporary <- sprintf("%s.%d.tmp", path.expand(path), Sys.getpid())
+  on.exit(unlink(temporary, expand = FALSE))
+  write_safetensors(tensors, metadata, temporary, path)
   if (!suppressWarnings(file.rename(temporary, path))) refuse("path '", path, "' can't be written")
   invisible(path)
 }
+
+# Numbers for people and headers: 100000, not 1e+05.
+in_full <- function(x) format(x, scientific = FALSE, digits = 15, trim = TRUE)
 
 check_path <- function(path) {
   if (!is.character(path) || length(path) != 1 || is.na(path) || !nzchar(path)) {
@@ -63,17 +71,17 @@ check_metadata <- function(metadata) {
   }
 }
 
-write_safetensors <- function(tensors, metadata, path) {
+# Into the file 'temporary'; 'path' is its name in messages.
+write_safetensors <- function(tensors, metadata, temporary, path) {
   size_of <- function(t) element_count(t) * if (dtype_name(t) == "float32") 4 else 8
   bytes <- vapply(tensors, size_of, 0)
   ends <- cumsum(bytes)
   entries <- vapply(seq_along(tensors), function(i) {
     t <- tensors[[i]]
-    whole <- function(x) paste(format(x, scientific = FALSE, trim = TRUE), collapse = ",")
     paste0(json_string(names(tensors)[i]), ":{\"dtype\":\"",
            if (dtype_name(t) == "float32") "F32" else "F64", "\",\"shape\":[",
-           if (length(field(t, "shape"))) whole(field(t, "shape")),
-           "],\"data_offsets\":[", whole(ends[i] - bytes[i]), ",", whole(ends[i]), "]}")
+           paste(in_full(field(t, "shape")), collapse = ","), "],\"data_offsets\":[",
+           in_full(ends[i] - bytes[i]), ",", in_full(ends[i]), "]}")
   }, "")
   if (length(metadata)) {
     texts <- paste0(json_string(names(metadata)), ":", json_string(metadata), collapse = ",")
@@ -81,7 +89,7 @@ write_safetensors <- function(tensors, metadata, path) {
   }
   header <- charToRaw(enc2utf8(paste0("{", paste(entries, collapse = ","), "}")))
   header <- c(header, rep(charToRaw(" "), -length(header) %% 8))
-  file <- tryCatch(suppressWarnings(file(path, "wb")),
+  file <- tryCatch(suppressWarnings(file(temporary, "wb")),
                    error = function(e) refuse("path '", path, "' can't be written"))
   open <- TRUE
   on.exit(if (open) close(file))
@@ -91,11 +99,11 @@ write_safetensors <- function(tensors, metadata, path) {
     for (t in tensors) writeBin(field(t, "data"), file, endian = "little")
     open <- FALSE
     close(file)
-    file.size(path)
+    file.size(temporary)
   })
   if (!identical(written, 8 + length(header) + sum(bytes))) {
-    refuse("path '", path, "' can't be written whole: ", written, " bytes of ",
-           8 + length(header) + sum(bytes))
+    refuse("path '", path, "' can't be written whole: ", in_full(written), " bytes of ",
+           in_full(8 + length(header) + sum(bytes)))
   }
 }
 
@@ -114,28 +122,38 @@ safetensors_load <- function(path) {
     refuse("reading safetensors files needs the package jsonlite")
   }
   check_path(path)
-  bytes <- read_file(path)
+  file <- open_file(path)
+  on.exit(close(file))
+  total <- file.size(path)
+  take <- function(what, count) {
+    data <- readBin(file, what, count, endian = "little")
+    if (length(data) != count) refuse("path '", path, "' can't be read whole")
+    data
+  }
   bad <- function(...) refuse("path '", path, "' is no valid safetensors file: ", ...)
-  if (length(bytes) < 8) bad("it has ", length(bytes), " bytes")
-  size <- sum(as.double(as.integer(bytes[1:8])) * 256^(0:7))
-  if (size > length(bytes) - 8) bad("its header would be ", format(size), " bytes long")
-  header <- read_header(bytes[8 + seq_len(size)], bad)
+  if (total < 8) bad("it has ", total, " bytes")
+  size <- sum(as.double(as.integer(take("raw", 8))) * 256^(0:7))
+  if (size > total - 8) bad("its header would be ", in_full(size), " bytes long")
+  header <- read_header(take("raw", size), bad)
   metadata <- header[["__metadata__"]]
   entries <- header[names(header) != "__metadata__"]
-  check_entries(entries, length(bytes) - 8 - size, bad)
-  tensors <- lapply(entries, function(entry) {
-    offsets <- as.double(unlist(entry$data_offsets))
-    data <- bytes[8 + size + offsets[1] + seq_len(offsets[2] - offsets[1])]
-    if (entry$dtype == "F64") data <- readBin(data, "double", length(data) / 8, endian = "little")
-    new_tensor(data, as.double(unlist(entry$shape)))
-  })
+  check_entries(entries, total - 8 - size, bad)
+  # Without gaps, so the next tensor in this order is where the last one ended.
+  offsets <- lapply(entries, function(entry) as.double(unlist(entry$data_offsets)))
+  tensors <- stats::setNames(vector("list", length(entries)), names(entries))
+  for (i in order(vapply(offsets, `[`, 0, 1), vapply(offsets, `[`, 0, 2))) {
+    bytes <- diff(offsets[[i]])
+    data <- if (entries[[i]]$dtype == "F64") take("double", bytes / 8) else take("raw", bytes)
+    tensors[[i]] <- new_tensor(data, as.double(unlist(entries[[i]]$shape)))
+  }
   structure(tensors, metadata = unlist(metadata))
 }
 
-read_file <- function(path) {
-  size <- file.size(path)
-  if (is.na(size) || dir.exists(path)) refuse("path '", path, "' can't be read")
-  tryCatch(suppressWarnings(readBin(path, "raw", size)),
+# To read from its beginning.  By its whole name: file("stdin") is no file.
+open_file <- function(path) {
+  regular <- .Call(C_is_regular, path)
+  if (identical(regular, FALSE)) refuse("path '", path, "' can't be read: it is no regular file")
+  tryCatch(suppressWarnings(file(normalizePath(path, mustWork = TRUE), "rb")),
            error = function(e) refuse("path '", path, "' can't be read"))
 }
 
@@ -144,7 +162,7 @@ read_header <- function(bytes, bad) {
   text <- rawToChar(bytes)
   Encoding(text) <- "UTF-8"
   if (!startsWith(text, "{") || !validUTF8(text)) bad("its header is no text in JSON")
-  header <- tryCatch(jsonlite::fromJSON(text, simplifyVector = FALSE), error = function(e) NULL)
+  header <- tryCatch(jsonlite::parse_json(text), error = function(e) NULL)
   if (!is.list(header)) bad("its header is no JSON")
   if (anyDuplicated(names(header))) bad("a name is there twice")
   if (!all(vapply(header[["__metadata__"]], is.character, NA))) bad("__metadata__ isn't all texts")
@@ -169,7 +187,8 @@ check_entries <- function(entries, total, bad) {
              ", but must be F32 or F64")
     }
     if (length(entry$shape) > 5) {
-      refuse("tensor '", name, "' has ", length(entry$shape), " axes, but must have at most 5")
+      refuse("tensor '", name, "' has ", in_full(length(entry$shape)),
+             " axes, but must have at most 5")
     }
     size <- prod(unlist(entry$shape)) * if (entry$dtype == "F32") 4 else 8
     if (diff(unlist(entry$data_offsets)) != size) bad("the size of '", name, "' isn't its shape's")
@@ -187,8 +206,7 @@ check_entries <- function(entries, total, bad) {
 layer_metadata <- function(module) {
   layer <- self_of(module)$layer
   text <- function(x) {
-    x <- format(if (all(x == x[1])) x[1] else x, scientific = FALSE, trim = TRUE)
-    paste(x, collapse = ",")
+    paste(in_full(if (all(x == x[1])) x[1] else x), collapse = ",")
   }
   padding <- shown_padding(layer$padding)
   c(in_channels = text(layer$channels[1]), out_channels = text(layer$channels[2]),
@@ -218,4 +236,5 @@ safetensors_layer <- function(path) {
   dtypes <- unique(vapply(tensors, dtype_name, ""))
   if (identical(dtypes, "float64")) module$to(torch_double())
   module$load_state_dict(tensors)
+  module
 }

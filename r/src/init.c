@@ -12,7 +12,7 @@ static const R_CallMethodDef entries[] = {
     ENTRY(storage, 3),      ENTRY(convert, 3), ENTRY(arithmetic, 3),     ENTRY(sum, 1),
     ENTRY(output_shape, 3), ENTRY(forward, 6), ENTRY(backward_input, 5), ENTRY(backward_weight, 6),
     ENTRY(seed, 1),         ENTRY(normal, 2),  ENTRY(fill, 4),           ENTRY(info, 0),
-    {NULL, NULL, 0},
+    ENTRY(is_regular, 1),   {NULL, NULL, 0},
 };
 
 attribute_visible void R_init_convt3d(DllInfo *dll) {

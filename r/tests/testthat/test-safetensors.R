@@ -85,7 +85,9 @@ test_that("a layer's file makes the layer again", {
   for (m in layers) {
     safetensors_save(m, path, metadata = c(note = "mine"))
     expect_identical(attr(safetensors_load(path), "metadata")[["note"]], "mine")
-    same <- safetensors_layer(path)
+    made <- withVisible(safetensors_layer(path))
+    expect_true(made$visible)
+    same <- made$value
     expect_identical(format(same), format(m))
     same_bytes(same$weight, m$weight)
     x <- array(rnorm(m$in_channels * 60), c(1, m$in_channels, 3, 4, 5))
@@ -197,13 +199,102 @@ test_that("paths that can't be read or written", {
   file.create(path)
   expect_refused(safetensors_load(path), path, "0 bytes")
   beyond <- file.path(missing, "file")
-  expect_refused(safetensors_save(list(a = 1), beyond), beyond, "can't be written")
+  expect_refused(safetensors_save(list(a = 1), beyond), paste0("'", beyond, "' can't be written"))
   expect_refused(safetensors_save(list(a = 1), folder), folder, "can't be written")
   expect_identical(dir(folder, all.files = TRUE, no.. = TRUE), "empty")
   for (path in list(NULL, NA, 1, character(), c("a", "b"), list("a"), "", NA_character_)) {
     expect_refused(safetensors_load(path), "path")
     expect_refused(safetensors_save(list(a = 1), path), "path")
   }
+})
+
+# A child, since what waits for a FIFO's other end can't be interrupted.
+test_that("FIFOs and devices are refused at once, and stay what they are", {
+  skip_on_cran()
+  skip_if_not_installed("jsonlite")
+  skip_if_not(nzchar(Sys.which("mkfifo")) && file.exists("/dev/null"))
+  folder <- tempfile()
+  dir.create(folder)
+  on.exit(unlink(folder, recursive = TRUE))
+  system2("mkfifo", shQuote(file.path(folder, "fifo")))
+  file.symlink("/dev/null", file.path(folder, "device")) # never /dev/null itself
+  child <- child_command(c(
+    "setwd(commandArgs(TRUE))",
+    "for (path in c('fifo', 'device')) {",
+    "  for (code in expression(safetensors_load(path), safetensors_save(list(a = 1), path))) {",
+    "    cat(tryCatch({ eval(code); 'no error' }, error = conditionMessage), '\\n', sep = '')",
+    "  }",
+    "}",
+    "cat(system2('test', c('-p', 'fifo')), Sys.readlink('device'))"
+  ), folder)
+  said <- suppressWarnings(system(child, intern = TRUE, timeout = 30))
+  expect_identical(as.vector(said), c(
+    "path 'fifo' can't be read: it is no regular file",
+    "path 'fifo' can't be written: it is no regular file",
+    "path 'device' can't be read: it is no regular file",
+    "path 'device' can't be written: it is no regular file",
+    "0 /dev/null"
+  ))
+  expect_identical(dir(folder), c("device", "fifo"))
+})
+
+test_that("files are found by their names alone", {
+  skip_if_not_installed("jsonlite")
+  folder <- tempfile()
+  dir.create(folder)
+  before <- setwd(folder)
+  on.exit({
+    setwd(before)
+    unlink(folder, recursive = TRUE)
+  })
+  safetensors_save(list(a = 7), "stdin") # to file() the standard input
+  expect_identical(as_array(safetensors_load("stdin")$a), 7)
+  writeLines("{}", "{x") # what a JSON reader may take a broken text for
+  expect_bad("{x", 0, "JSON")
+  other <- sprintf("x1.%d.tmp", Sys.getpid())
+  file.create(other)
+  safetensors_save(list(a = 7), "x[1]") # to unlink() a pattern
+  expect_true(file.exists(other))
+  file.symlink("stdin", "link")
+  expect_identical(as_array(safetensors_load("link")$a), 7)
+})
+
+test_that("loading takes little more memory than the tensors have", {
+  skip_on_cran()
+  skip_if_not_installed("jsonlite")
+  path <- tempfile()
+  on.exit(unlink(path))
+  count <- 1e6
+  safetensors_save(list(a = torch_zeros(2 * count), b = numeric(count)), path)
+  safetensors_load(path) # loads what has to be loaded
+  invisible(gc(reset = TRUE))
+  before <- sum(gc()[, 6])
+  back <- safetensors_load(path)
+  expect_lt((sum(gc()[, 6]) - before) * 2^20, 2 * file.size(path))
+  expect_identical(names(back), c("a", "b"))
+})
+
+test_that("tensors may lie in any order", {
+  skip_if_not_installed("jsonlite")
+  path <- raw_file(header_of(entry("last", "F32", "1", 16, 20), entry("none", "F32", "0", 8, 8),
+                             entry("first", "F64", "1", 0, 8), entry("second", "F64", "1", 8, 16)))
+  on.exit(unlink(path))
+  file <- file(path, "ab")
+  writeBin(c(1.5, -2.5), file, endian = "little")
+  writeBin(3.5, file, 4, endian = "little")
+  close(file)
+  expect_identical(lapply(safetensors_load(path), as_array)[1:4],
+                   list(last = 3.5, none = numeric(), first = 1.5, second = -2.5))
+})
+
+test_that("numbers are written in full", {
+  skip_if_not_installed("jsonlite")
+  path <- tempfile()
+  on.exit(unlink(path))
+  m <- nn_conv_transpose3d(1, 1, 1, stride = c(1e5, 1, 1), bias = FALSE)
+  safetensors_save(m, path)
+  expect_identical(attr(safetensors_load(path), "metadata")[["stride"]], "100000,1,1")
+  expect_bad("{}", 0, "header would be 100000 bytes", size = 1e5)
 })
 
 test_that("the old file is kept when a new one can't be written", {
@@ -241,6 +332,6 @@ test_that("a full disk leaves the old file", {
   said <- run_child(child, path, before = "ulimit -f 100; trap '' XFSZ;")
   expect_identical(bytes_in(path), before)
   expect_false(any(grepl("saved", said)))
-  expect_match(paste(said, collapse = " "), "can't be written")
+  expect_match(paste(said, collapse = " "), "kept.safetensors' can't be written", fixed = TRUE)
   expect_identical(dir(folder, all.files = TRUE, no.. = TRUE), basename(path))
 })
