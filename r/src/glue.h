@@ -60,6 +60,5 @@ SEXP glue_r_normal(SEXP dtype, SEXP count);
 SEXP glue_r_fill(SEXP layer, SEXP dtype, SEXP bias, SEXP fill);
 SEXP glue_r_info(void);
 SEXP glue_r_is_regular(SEXP path);
-SEXP glue_r_is_regular(SEXP path);
 
 #endif
