@@ -52,7 +52,9 @@
 #' \eqn{W_{out}}{W_out} with the third.
 #'
 #' `m(input, output_size = c(D, H, W))` asks for a size instead: any from the formula's
-#' at `output_padding = 0` up to `max(stride, dilation) - 1` more. N may be 0.
+#' at `output_padding = 0` up to `max(stride, dilation) - 1` more. As in PyTorch the
+#' whole shape of the output will do too; with `layout = "native"` only the three sizes,
+#' in the order c(D, H, W). N may be 0.
 #'
 #' @section Attributes:
 #' * `m$weight`, a tensor of shape (in_channels, out_channels/groups, kernel_size\[1\],
@@ -66,9 +68,9 @@
 #'   arrays. [safetensors_save()] writes them for Python.
 #' * `m$weight$grad`, `m$bias$grad`: NULL until a backward call; `m$zero_grad()` makes
 #'   them NULL again.
-#' * `m$backward(input, grad_output, layout = "torch")` adds to them and returns the
-#'   gradient of the input. With tensors, `m(input)$backward(grad_output)` does so too,
-#'   see [autograd].
+#' * `m$backward(input, grad_output, layout = "torch")` adds to those whose
+#'   `requires_grad` is TRUE, and returns the gradient of the input. With tensors,
+#'   `m(input)$backward(grad_output)` does so too, see [autograd].
 #' * `m$train()`, `m$eval()` and `m$training`: kept for code that calls them; the layer
 #'   is the same in both. `m$to(torch_double())` changes the type of the parameters.
 #' * `m$in_channels` and so on: the arguments.
@@ -124,20 +126,31 @@ nn_conv_transpose3d <- function(in_channels, out_channels, kernel_size, stride =
   layer <- layer_arguments(in_channels, out_channels, kernel_size, stride, padding, output_padding,
                            groups, dilation, padding_mode)
   bias <- flag(bias, "bias")
-  start <- .Call(C_fill, layer, "float32", bias, "default")
-  weight <- new_tensor(start[[1]], weight_shape(layer), TRUE)
-  bias <- if (bias) new_tensor(start[[2]], layer$channels[2], TRUE)
-  forward <- function(input, output_size = NULL, layout = "torch", out = NULL) {
-    apply_layer(layer, input, weight, bias, output_size, layout, out)
-  }
+  parameters <- start_parameters(layer, bias)
   whole_names <- c("kernel_size", "stride", "output_padding", "dilation")
   whole_fields <- lapply(layer[whole_names], as.integer)
+  forward <- layer_forward(layer, parameters$weight, parameters$bias)
   new_module("nn_conv_transpose3d", forward, c(whole_fields, list(
     in_channels = as.integer(layer$channels[1]), out_channels = as.integer(layer$channels[2]),
     groups = as.integer(layer$channels[3]), padding = shown_padding(layer$padding),
-    padding_mode = layer$padding_mode, layer = layer, weight = weight, bias = bias,
-    methods = list(backward = backward_of_layer)
+    padding_mode = layer$padding_mode, layer = layer, weight = parameters$weight,
+    bias = parameters$bias, methods = list(backward = backward_of_layer)
   )))
+}
+
+# Both apart from nn_conv_transpose3d(), whose variables would live as long as the module,
+# the initial values among them.
+start_parameters <- function(layer, bias) {
+  start <- .Call(C_fill, layer, "float32", bias, "default")
+  list(weight = new_tensor(start[[1]], weight_shape(layer), TRUE),
+       bias = if (bias) new_tensor(start[[2]], layer$channels[2], TRUE))
+}
+
+layer_forward <- function(layer, weight, bias) {
+  list(layer, weight, bias) # evaluated now: else the caller's variables stay, too
+  function(input, output_size = NULL, layout = "torch", out = NULL) {
+    apply_layer(layer, input, weight, bias, output_size, layout, out)
+  }
 }
 
 weight_shape <- function(layer) {
@@ -150,7 +163,8 @@ shown_padding <- function(padding) {
   as.integer(if (all(before == padding[c(2, 4, 6)])) before else padding)
 }
 
-# The gradients by hand: adds to weight$grad and bias$grad, returns that of the input.
+# The gradients by hand: adds to weight$grad and bias$grad where they are wanted, returns
+# that of the input.
 backward_of_layer <- function(self, input, grad_output, layout = "torch") {
   layout <- layout_of(layout)
   state <- self_of(self)
@@ -160,15 +174,23 @@ backward_of_layer <- function(self, input, grad_output, layout = "torch") {
     refuse("grad_output must be ", if (is_tensor(input)) "a tensor" else "an array",
            ", as input is")
   }
+  if (length(dy[[2]]) != length(x[[2]])) {
+    refuse("grad_output has ", length(dy[[2]]), " axes, but must have ", length(x[[2]]),
+           ", as input has")
+  }
   weight <- parameter_view(state$weight, "weight", input, layout)
   dx <- result_view(x[[2]], input, layout)
+  backward_input_into(state$layer, dy, weight, dx)
+  if (wants_grad(state$weight) || wants_grad(state$bias)) add_gradients(state, x, dy, input)
+  value_of(dx, input)
+}
+
+add_gradients <- function(state, x, dy, input) {
   dw <- result_view(weight_shape(state$layer), torch_like(input), "torch")
   db <- if (!is.null(state$bias)) result_view(state$layer$channels[2], torch_like(input), "torch")
-  backward_input_into(state$layer, dy, weight, dx)
   backward_weight_into(state$layer, x, dy, dw, db)
-  add_gradient(state$weight, dw)
-  if (!is.null(db)) add_gradient(state$bias, db)
-  value_of(dx, input)
+  if (wants_grad(state$weight)) add_gradient(state$weight, dw)
+  if (wants_grad(state$bias)) add_gradient(state$bias, db)
 }
 
 # A tensor of the dtype that an input is computed in.
@@ -244,6 +266,9 @@ refill <- function(module, fill) {
 #' the rounding of the last digits (logarithms and cosines differ between
 #' libraries). R's own [set.seed()] has no part in it. Without a call the stream
 #' starts anywhere.
+#'
+#' The children of [parallel::mclapply()] go on with copies of the stream, and so draw
+#' the same numbers, unless each calls `torch_manual_seed()` with a seed of its own.
 #'
 #' @param seed (int): a whole number; as in PyTorch the lower 32 bits count.
 #' @return NULL, invisibly.
