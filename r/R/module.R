@@ -13,7 +13,7 @@ is_module <- function(x) inherits(x, "convt3d_module")
 `$.convt3d_module` <- function(x, name) {
   self <- self_of(x)
   if (exists(name, self, inherits = FALSE)) return(get(name, self))
-  if (name == "parameters") return(parameters_of(x))
+  if (name == "parameters") return(distinct_parameters(x))
   method <- self$methods[[name]]
   if (is.null(method)) method <- module_methods[[name]]
   if (!is.null(method)) return(function(...) method(x, ...))
@@ -22,9 +22,11 @@ is_module <- function(x) inherits(x, "convt3d_module")
 
 #' @export
 `$<-.convt3d_module` <- function(x, name, value) {
+  # m$parameters$weight$grad <- NULL ends with such an assignment.
+  if (name == "parameters" && identical(value, distinct_parameters(x))) return(x)
   parameter <- if (name %in% c("weight", "bias")) self_of(x)[[name]]
   if (is.null(parameter)) refuse("'", name, "' of a module can't be assigned to")
-  set_data(parameter, value, name)
+  if (!identical(value, parameter)) set_data(parameter, value, name)
   x
 }
 
@@ -35,7 +37,8 @@ is_module <- function(x) inherits(x, "convt3d_module")
   grep(pattern, c(setdiff(ls(self), "methods"), "parameters", paste0(methods, "(")), value = TRUE)
 }
 
-# Named as in PyTorch: "weight", or "0.weight" inside a sequence.
+# Named as in PyTorch: "weight", or "0.weight" inside a sequence.  A layer that is there
+# twice has all of its names here, and so in state_dict().
 parameters_of <- function(module) {
   self <- self_of(module)
   if (is.null(self$children)) return(Filter(Negate(is.null), mget(c("weight", "bias"), envir = self,
@@ -43,6 +46,12 @@ parameters_of <- function(module) {
   found <- lapply(self$children, function(child) if (is_module(child)) parameters_of(child))
   names(found) <- seq_along(found) - 1
   unlist(found)
+}
+
+# Each once, for optimisers and counts, under its first name.
+distinct_parameters <- function(module) {
+  parameters <- parameters_of(module)
+  parameters[!duplicated(unname(parameters))]
 }
 
 module_methods <- list(
@@ -87,13 +96,13 @@ load_parameters <- function(module, state_dict) {
 }
 
 parameter_lines <- function(module) {
-  parameters <- parameters_of(module)
+  parameters <- distinct_parameters(module)
   total <- sum(vapply(parameters, element_count, 0))
   c(vapply(names(parameters), function(name) {
     p <- parameters[[name]]
     paste0("  ", name, ": ", type_names[[dtype_name(p)]], " [",
-           paste(field(p, "shape"), collapse = ", "), "]")
-  }, ""), paste0("  ", format(total, big.mark = ","), " parameters"))
+           paste(dim(p), collapse = ", "), "]")
+  }, ""), paste0("  ", format(total, big.mark = ",", scientific = FALSE), " parameters"))
 }
 
 #' @export
@@ -113,9 +122,11 @@ print.convt3d_module <- function(x, ...) {
 #'
 #' @param ... modules or functions of one tensor, in their order.
 #' @return A module: `m(input)` calls each with the result of the one before;
-#'   `m[[1]]` is the first. `m$parameters`, `m$state_dict()`, `m$load_state_dict()`,
-#'   `m$train()`, `m$eval()`, `m$zero_grad()` and `m$to(dtype)` are as for
-#'   [nn_conv_transpose3d()], with PyTorch's names ("0.weight", counted from zero).
+#'   `m[[1]]` is the first, and `m[[1]]$weight <- value` writes into it. `m$parameters`,
+#'   `m$state_dict()`, `m$load_state_dict()`, `m$train()`, `m$eval()`, `m$zero_grad()` and
+#'   `m$to(dtype)` are as for [nn_conv_transpose3d()], with PyTorch's names ("0.weight",
+#'   counted from zero). Of a layer that is there twice `m$parameters` has the tensors
+#'   once, under their first names; `m$state_dict()` has all names.
 #' @examples
 #' m <- nn_sequential(nn_conv_transpose3d(1, 4, 2, stride = 2), nn_relu(),
 #'                    nn_conv_transpose3d(4, 1, 3, padding = 1))
@@ -137,7 +148,18 @@ nn_sequential <- function(...) {
 }
 
 #' @export
-`[[.nn_sequential` <- function(x, i) self_of(x)$children[[i]]
+`[[.nn_sequential` <- function(x, i) {
+  self_of(x)$children[[whole(i, "the number of a layer", most = length(x))]]
+}
+
+# net[[1]]$weight <- value writes into the layer, and then assigns that layer here.
+#' @export
+`[[<-.nn_sequential` <- function(x, i, value) {
+  if (!identical(x[[i]], value)) {
+    refuse("layers of nn_sequential() can't be replaced, but only written into: make a new one")
+  }
+  x
+}
 
 #' @export
 length.nn_sequential <- function(x) length(self_of(x)$children)

@@ -7,7 +7,7 @@
 #' `optimizer$zero_grad()` forgets the gradients. Arguments and results are
 #' PyTorch's.
 #'
-#' @param params a list of tensors, such as `m$parameters`.
+#' @param params a list of tensors, such as `m$parameters`, each there once.
 #' @param lr (number): the learning rate.
 #' @param momentum,dampening,nesterov (numbers, bool): stochastic gradient descent
 #'   with momentum: v = momentum v + (1 - dampening) g.
@@ -53,7 +53,8 @@ optim_sgd <- function(params, lr, momentum = 0, dampening = 0, weight_decay = 0,
 #' @export
 optim_adam <- function(params, lr = 0.001, betas = c(0.9, 0.999), eps = 1e-8, weight_decay = 0,
                        amsgrad = FALSE) {
-  if (!is.numeric(betas) || length(betas) != 2 || anyNA(betas) || any(betas < 0 | betas >= 1)) {
+  if (!is_plain_numeric(betas) || length(betas) != 2 || anyNA(betas) ||
+        any(betas < 0 | betas >= 1)) {
     refuse("betas is ", show_value(betas), ", but must be two numbers from 0 to below 1")
   }
   eps <- number(eps, "eps", 0)
@@ -80,6 +81,7 @@ new_optimizer <- function(class, params, lr, update) {
   if (!is.list(params) || !length(params) || !all(vapply(params, is_tensor, NA))) {
     refuse("params must be a list of tensors, such as m$parameters")
   }
+  refuse_twice(params)
   self <- new.env(parent = emptyenv())
   self$lr <- number(lr, "lr", 0)
   memories <- vector("list", length(params))
@@ -101,6 +103,27 @@ new_optimizer <- function(class, params, lr, update) {
   class(self) <- c(class, "convt3d_optimizer")
   self
 }
+
+# It would be moved twice in a step.
+refuse_twice <- function(params) {
+  params <- unname(params)
+  again <- anyDuplicated(params)
+  if (again) {
+    first <- which(vapply(params, identical, NA, params[[again]]))[1]
+    refuse("params has one tensor as its number ", first, " and its number ", again,
+           ", but must have each once")
+  }
+}
+
+#' @export
+`$<-.convt3d_optimizer` <- function(x, name, value) {
+  if (!identical(name, "lr")) refuse("'", name, "' of an optimiser can't be assigned to")
+  assign("lr", number(value, "lr", 0), envir = x)
+  x
+}
+
+#' @export
+`[[<-.convt3d_optimizer` <- `$<-.convt3d_optimizer`
 
 #' @export
 print.convt3d_optimizer <- function(x, ...) {

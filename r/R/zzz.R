@@ -27,13 +27,25 @@ say_masked <- function(by, from) {
   packageStartupMessage(paste(strwrap(text), collapse = "\n"))
 }
 
+# In the place of the one that an earlier attaching left.
+hook_on_torch <- function() {
+  event <- packageEvent("torch", "attach")
+  hook <- structure(function(...) {
+    if ("package:convt3d" %in% search()) say_masked("torch", "convt3d")
+  }, class = "convt3d_hook")
+  others <- Filter(function(other) !inherits(other, "convt3d_hook"), getHook(event))
+  setHook(event, c(others, hook), "replace")
+}
+
+# torch's as_array() is a generic: where it masks this package's, it finds this method.
+#' @exportS3Method torch::as_array
+as_array.convt3d_tensor <- function(x) as_array(x)
+
 .onAttach <- function(libname, pkgname) {
   if ("package:torch" %in% search()) {
     say_masked("convt3d", "torch")
   } else if (nzchar(system.file(package = "torch"))) {
-    setHook(packageEvent("torch", "attach"), function(...) {
-      if ("package:convt3d" %in% search()) say_masked("torch", "convt3d")
-    })
+    hook_on_torch()
     packageStartupMessage("The package torch is installed as well. Whichever of torch and ",
                           "convt3d is attached last masks\nfunctions of the other; convt3d:: and ",
                           "torch:: reach both.")

@@ -7,13 +7,16 @@ fake_torch <- function() {
   dir.create(file.path(source, "R"), recursive = TRUE)
   dir.create(file.path(root, "library"))
   writeLines(c("Package: torch", "Version: 0.0.1", "Title: A Stand-In", "Author: Nobody",
-               "Maintainer: Nobody <nobody@example.org>", "Description: Two functions.",
+               "Maintainer: Nobody <nobody@example.org>", "Description: Few functions.",
                "License: MIT"), file.path(source, "DESCRIPTION"))
-  writeLines("export(torch_tensor, nn_conv_transpose3d, torch_other)",
-             file.path(source, "NAMESPACE"))
+  writeLines(c("export(torch_tensor, nn_conv_transpose3d, torch_other, as_array)",
+               "S3method(as_array, torch_tensor)"), file.path(source, "NAMESPACE"))
   writeLines(c("torch_tensor <- function(...) \"torch's tensor\"",
                "nn_conv_transpose3d <- function(...) \"torch's layer\"",
-               "torch_other <- function(...) \"torch's other\""), file.path(source, "R", "all.R"))
+               "torch_other <- function(...) \"torch's other\"",
+               "as_array <- function(x) UseMethod(\"as_array\", x)",
+               "as_array.torch_tensor <- function(x) \"torch's array\""),
+             file.path(source, "R", "all.R"))
   command <- paste("R_TESTS=", shQuote(file.path(R.home("bin"), "R")), "CMD INSTALL --no-docs",
                    "--no-test-load -l", shQuote(file.path(root, "library")), shQuote(source),
                    "2>&1")
@@ -44,8 +47,8 @@ test_that("with torch installed, both orders of attaching say what is masked", {
                                "torch_tensor(2)$item()"))
   text <- paste(said, collapse = " ")
   expect_match(text, paste("convt3d masks these functions of torch:",
-                           "nn_conv_transpose3d\\(\\), torch_tensor"))
-  expect_match(text, "Write torch::nn_conv_transpose3d\\(\\) for torch's own")
+                           "as_array\\(\\), nn_conv_transpose3d\\(\\), torch_tensor"))
+  expect_match(text, "Write torch::as_array\\(\\) for torch's own")
   expect_false(grepl("torch_other\\(\\)", text))
   expect_false(grepl("torch masks", text))
   expect_identical(utils::tail(trimws(said), 3),
@@ -56,12 +59,40 @@ test_that("with torch installed, both orders of attaching say what is masked", {
                                "library(torch, warn.conflicts = FALSE)", both, "torch_tensor(2)"))
   text <- paste(said, collapse = " ")
   expect_match(text, "torch is installed as well.*between.*torch masks these functions of convt3d")
-  expect_match(text, "convt3d::nn_conv_transpose3d\\(\\) for convt3d's own")
+  expect_match(text, "convt3d::as_array\\(\\) for convt3d's own")
   expect_false(grepl("convt3d masks", text))
   expect_identical(utils::tail(trimws(said), 3),
                    c("1 torch's tensor", "torch's other nn_conv_transpose3d",
                      "[1] \"torch's tensor\""))
   expect_match(text, masked)
+})
+
+test_that("torch's as_array() takes this package's tensors, whichever was loaded first", {
+  skip_on_cran()
+  root <- fake_torch()
+  on.exit(unlink(root, recursive = TRUE))
+  for (order in list(c("convt3d", "torch"), c("torch", "convt3d"))) {
+    said <- beside_torch(root, c(
+      sprintf("suppressPackageStartupMessages(library(%s, warn.conflicts = FALSE))", order),
+      "x <- convt3d::torch_tensor(c(1, 2))",
+      "cat(as_array(x), torch::as_array(x), convt3d::as_array(x), \"\n\")",
+      "cat(torch::as_array(structure(1, class = \"torch_tensor\")), \"\n\")"))
+    expect_identical(trimws(said), c("1 2 1 2 1 2", "torch's array"))
+  }
+})
+
+test_that("attaching again says things once, and keeps the hooks of others", {
+  skip_on_cran()
+  root <- fake_torch()
+  on.exit(unlink(root, recursive = TRUE))
+  attach <- "library(convt3d, warn.conflicts = FALSE)"
+  said <- beside_torch(root, c(
+    "setHook(packageEvent(\"torch\", \"attach\"), function(...) cat(\"another's hook\\n\"))",
+    attach, "detach(\"package:convt3d\")", attach, "detach(\"package:convt3d\", unload = TRUE)",
+    attach, "library(torch, warn.conflicts = FALSE)"))
+  text <- paste(said, collapse = "\n")
+  expect_identical(lengths(regmatches(text, gregexpr("torch masks these", text))), 1L)
+  expect_identical(sum(said == "another's hook"), 1L)
 })
 
 test_that("the messages can be kept quiet, and loading alone says nothing", {

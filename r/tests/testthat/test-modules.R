@@ -122,6 +122,72 @@ test_that("assigning parameters writes into them", {
   expect_identical(m$bias$dtype, torch_float())
 })
 
+# What it takes on file, in bytes.
+stored_size <- function(x) length(serialize(x, NULL))
+
+test_that("a layer keeps its parameters, not the ones it started with", {
+  m <- nn_conv_transpose3d(16, 16, 5)
+  before <- stored_size(m)
+  m$weight <- array(0, m$weight$shape)
+  m$bias <- double(16)
+  expect_lt(stored_size(m), before + 1000)
+  expect_lt(stored_size(m), 1.2 * 4 * m$weight$numel())
+})
+
+test_that("assignments that end in a tensor of a module write there alone", {
+  m <- nn_conv_transpose3d(1, 2, 2)
+  held <- m$weight
+  torch_sum(m(torch_ones(1, 1, 1, 1)))$backward()
+  m$weight$grad <- NULL
+  expect_null(held$grad)
+  expect_false(is.null(m$bias$grad))
+  m$parameters$bias$grad <- NULL
+  expect_null(m$bias$grad)
+  expect_identical(m$weight, held)
+  expect_refused(m$parameters <- list(), "parameters")
+  expect_refused(m$parameters$bias <- torch_ones(2), "parameters")
+  expect_refused(m$bias <- NULL, "bias")
+})
+
+test_that("the children of mclapply() go on with one stream, unless they seed", {
+  torch_manual_seed(3)
+  alike <- parallel::mclapply(1:2, function(i) as_array(torch_randn(4)), mc.cores = 2)
+  expect_identical(alike[[1]], alike[[2]])
+  apart <- parallel::mclapply(1:2, function(i) {
+    torch_manual_seed(i)
+    as_array(torch_randn(4))
+  }, mc.cores = 2)
+  expect_false(identical(apart[[1]], apart[[2]]))
+})
+
+test_that("m$backward() leaves frozen parameters alone", {
+  x <- array(rnorm(27), c(1, 1, 3, 3, 3))
+  dy <- array(1, c(1, 2, 4, 4, 4))
+  m <- nn_conv_transpose3d(1, 2, 2)
+  want <- m$backward(x, dy)
+  whole <- as_array(m$bias$grad)
+  m$zero_grad()
+  m$weight$requires_grad_(FALSE)
+  expect_identical(m$backward(x, dy), want)
+  expect_null(m$weight$grad)
+  expect_identical(as_array(m$bias$grad), whole)
+  m$zero_grad()
+  m$bias$requires_grad_(FALSE)
+  expect_identical(m$backward(x, dy), want)
+  expect_null(m$bias$grad)
+  m$weight$requires_grad_(TRUE)
+  m$backward(x, dy)
+  expect_false(is.null(m$weight$grad))
+  expect_null(m$bias$grad)
+})
+
+test_that("sizes of parameters are printed in full", {
+  m <- nn_conv_transpose3d(1, 100000, 1, bias = FALSE)
+  expect_identical(utils::capture.output(print(m)), c(
+    "nn_conv_transpose3d(1, 100000, kernel_size = 1, bias = FALSE)",
+    "  weight: Float [1, 100000, 1, 1, 1]", "  100,000 parameters"))
+})
+
 test_that("train, eval and dtypes", {
   m <- nn_conv_transpose3d(1, 2, 2)
   expect_true(m$training)
@@ -172,6 +238,44 @@ test_that("a sequence calls its layers in turn, under PyTorch's names", {
   same_bytes(other(x), m(x))
   m$to(torch_double())
   expect_identical(m[[4]]$weight$dtype, torch_double())
+})
+
+test_that("layers of a sequence can be written into, and not replaced", {
+  net <- nn_sequential(nn_conv_transpose3d(1, 2, 2), nn_sequential(nn_conv_transpose3d(2, 1, 1)),
+                       function(x) x * 2)
+  held <- net[[1]]$weight
+  torch_sum(net(torch_ones(1, 1, 1, 1)))$backward()
+  net[[1]]$weight <- array(7, c(1, 2, 2, 2, 2))
+  net[[1]]$weight$grad <- NULL
+  net[[2]][[1]]$bias <- 3
+  net[[2]][[1]]$bias$grad <- NULL
+  expect_identical(net[[1]]$weight, held)
+  expect_identical(as_array(held), array(7, c(1, 2, 2, 2, 2)))
+  expect_null(held$grad)
+  expect_identical(as_array(net$parameters[["1.0.bias"]]), 3)
+  expect_null(net[[2]][[1]]$bias$grad)
+  expect_refused(net[[1]] <- nn_conv_transpose3d(1, 2, 2), "nn_sequential", "can't be replaced")
+  expect_refused(net[[1]] <- NULL, "can't be replaced")
+  expect_refused(net[[3]] <- function(x) x, "can't be replaced")
+  expect_refused(net[[4]] <- nn_relu(), "the number of a layer is 4", "from 1 to 3")
+  expect_refused(net[[0]], "the number of a layer is 0", "from 1 to 3")
+  expect_identical(length(net), 3L)
+})
+
+test_that("a layer that is there twice has its parameters once, and all names", {
+  m <- nn_conv_transpose3d(1, 1, 1)
+  net <- nn_sequential(m, nn_relu(), nn_sequential(m), nn_conv_transpose3d(1, 1, 1, bias = FALSE))
+  expect_identical(names(net$parameters), c("0.weight", "0.bias", "3.weight"))
+  all_names <- c("0.weight", "0.bias", "2.0.weight", "2.0.bias", "3.weight")
+  expect_identical(names(net$state_dict()), all_names)
+  expect_output(print(net), "\n  3 parameters", fixed = TRUE)
+  net$load_state_dict(stats::setNames(list(array(2, rep(1, 5)), 3, array(2, rep(1, 5)), 3,
+                                           array(4, rep(1, 5))), all_names))
+  expect_identical(as_array(m$bias), 3)
+  torch_sum(net(torch_ones(1, 1, 1, 1)))$backward()
+  once <- as_array(m$bias$grad)
+  optim_sgd(net$parameters, lr = 1)$step()
+  expect_equal(as_array(m$bias), 3 - once)
 })
 
 test_that("sequences of sequences, and what isn't one", {

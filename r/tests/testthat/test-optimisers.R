@@ -135,13 +135,38 @@ test_that("training a layer lowers its loss", {
   }
 })
 
+test_that("a tensor is in params once", {
+  a <- float64(1, requires_grad = TRUE)
+  b <- float64(1, requires_grad = TRUE)
+  expect_refused(optim_sgd(list(x = b, y = a, z = a), 0.1), "params", "number 2", "number 3")
+  expect_refused(optim_adam(list(a, b, a)), "params", "number 1", "number 3")
+  optim_adam(list(a, b))
+})
+
+test_that("lr is checked when it is assigned, and nothing else can be", {
+  a <- float64(1, requires_grad = TRUE)
+  optimizer <- optim_sgd(list(a), 0.5)
+  for (bad in list("a", NULL, NA, -1, c(1, 2), structure(1, class = "integer64"))) {
+    expect_refused(optimizer$lr <- bad, "lr is", "must be a number from 0")
+    expect_refused(optimizer[["lr"]] <- bad, "lr is", "must be a number from 0")
+  }
+  expect_identical(optimizer$lr, 0.5)
+  expect_refused(optimizer$momentum <- 1, "'momentum'")
+  expect_refused(optimizer$step <- NULL, "'step'")
+  optimizer[["lr"]] <- 2L
+  expect_identical(optimizer$lr, 2)
+  torch_sum(a)$backward()
+  optimizer$step()
+  expect_identical(a$item(), -1)
+})
+
 test_that("arguments of optimisers", {
   p <- list(float64(1, requires_grad = TRUE))
   for (bad in list(NULL, list(), 1, list(1), "a", list(p[[1]], NULL))) {
     expect_refused(optim_sgd(bad, 0.1), "params", "list of tensors")
     expect_refused(optim_adam(bad), "params", "list of tensors")
   }
-  for (bad in list(-1, NA, "a", NULL, c(1, 2), NaN)) {
+  for (bad in list(-1, NA, "a", NULL, c(1, 2), NaN, structure(1, class = "integer64"))) {
     expect_refused(optim_sgd(p, bad), "lr")
     expect_refused(optim_sgd(p, 0.1, momentum = bad), "momentum")
     expect_refused(optim_sgd(p, 0.1, weight_decay = bad), "weight_decay")
@@ -154,7 +179,8 @@ test_that("arguments of optimisers", {
   expect_refused(optim_sgd(p, 0.1, 0.9, 0.1, nesterov = TRUE), "nesterov", "dampening")
   expect_refused(optim_sgd(p, 0.1, nesterov = NA), "nesterov")
   expect_refused(optim_adam(p, amsgrad = 1), "amsgrad")
-  for (bad in list(0.9, c(0.9, 1), c(-0.1, 0.9), c(NA, 0.9), "a", NULL, list(0.9, 0.9))) {
+  for (bad in list(0.9, c(0.9, 1), c(-0.1, 0.9), c(NA, 0.9), "a", NULL, list(0.9, 0.9),
+                   structure(c(0.5, 0.5), class = "integer64"))) {
     expect_refused(optim_adam(p, betas = bad), "betas", "0 to below 1")
   }
   expect_refused(optim_sgd(p), "lr")
