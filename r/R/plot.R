@@ -17,7 +17,9 @@
 #' * With an input: its middle slices and those of the output (first sample, first
 #'   channel), each in shades from its smallest to its largest value.
 #'
-#' The maps show height and width, or depth and width if only depth is uneven. With
+#' The maps show height and width, or depth and width if only depth is uneven. A map
+#' of more than 200 outputs along an axis is drawn in cells of several, each with the
+#' largest number in it; the line above the map says how many. With
 #' `layout = "native"` slices have their first voxel at the bottom left, as radiology
 #' has it; else at the top left, as pictures do.
 #'
@@ -39,7 +41,8 @@
 #' @export
 plot.nn_conv_transpose3d <- function(x, input = NULL, layout = "torch", ...) {
   layout <- layout_of(layout)
-  slices <- if (!is.null(input)) { # before anything is drawn, in case it is refused
+  maps <- layer_maps(self_of(x)$layer) # before anything is drawn, in case it is refused
+  slices <- if (!is.null(input)) {
     output <- with_no_grad(x(input, layout = layout))
     list(Input = volume_of(input, layout), Output = volume_of(output, layout))
   }
@@ -48,9 +51,11 @@ plot.nn_conv_transpose3d <- function(x, input = NULL, layout = "torch", ...) {
   arrange(!is.null(slices))
   par(mar = rep(0, 4), xpd = NA)
   par(...)
-  maps <- layer_maps(self_of(x)$layer)
-  draw_map(maps, "footprint", "Footprint", paste("one input reaches", times(maps$reach)))
-  draw_map(maps, "overlap", overlap_title(maps$taps), paste("taps per output,", maps$where))
+  cell <- if (maps$each > 1) paste(times(rep(maps$each, 2)), "outputs")
+  draw_map(maps, "footprint", "Footprint",
+           paste0("one input reaches ", times(maps$reach), if (length(cell)) ", a cell is ", cell))
+  draw_map(maps, "overlap", overlap_title(maps$taps),
+           paste0(if (length(cell)) "most taps in " else "taps per output", cell, ", ", maps$where))
   for (name in names(slices)) draw_slices(slices[[name]], name, layout == "native")
   invisible(x)
 }
@@ -68,12 +73,12 @@ arrange <- function(slices) {
   par(cex = max(0.4, min(0.9, 0.34 * din[1] / columns, 0.31 * din[2] / nrow(grid))))
 }
 
-times <- function(sizes) paste(sizes, collapse = " x ")
+times <- function(sizes) paste(in_full(sizes), collapse = " x ")
 
 overlap_title <- function(taps) {
   range <- apply(taps, 2, prod)
   if (range[1] == range[2]) return("Overlaps even")
-  paste("Overlaps uneven:", range[1], "to", range[2], "taps")
+  paste("Overlaps uneven:", in_full(range[1]), "to", in_full(range[2]), "taps")
 }
 
 # ---- Counting -------------------------------------------------------------------------
@@ -93,16 +98,32 @@ along <- function(layer, a, input) {
   as.vector(apply_layer(one, input, weight, NULL, NULL, "torch", NULL))
 }
 
+# Refuses what would take gigabytes to count, before anything of that size is made.
+check_countable <- function(layer, size) {
+  outputs <- (size - 1) * layer$stride + layer$dilation * (layer$kernel_size - 1) + 1
+  wide <- which(pmax(size, outputs) > countable)
+  if (length(wide)) {
+    a <- wide[1]
+    refuse("stride ", in_full(layer$stride[a]), " and dilation ", in_full(layer$dilation[a]),
+           " on the ", axes[a], " axis spread ", in_full(size[a]), " inputs over ",
+           in_full(outputs[a]), " outputs, but at most ", in_full(countable), " are counted")
+  }
+}
+
+countable <- 1e7
+
 # Fewest and most taps that meet in an output away from the border, axis by axis: tap
-# k lands on the outputs whose remainder is that of k*dilation.
+# k lands on the outputs whose remainder is that of k*dilation. These remainders come
+# round after 'phases' taps; others are never met if there are fewer than stride.
 inner_taps <- function(layer) {
-  taps <- t(vapply(1:3, function(a) {
-    remainder <- ((seq_len(layer$kernel_size[a]) - 1) * layer$dilation[a]) %% layer$stride[a]
-    range(tabulate(remainder + 1, layer$stride[a]))
-  }, c(0, 0)))
-  dimnames(taps) <- list(axes, c("min", "max"))
+  phases <- layer$stride / mapply(common_divisor, layer$stride, layer$dilation)
+  taps <- cbind(min = ifelse(phases < layer$stride, 0, floor(layer$kernel_size / phases)),
+                max = ceiling(layer$kernel_size / phases))
+  rownames(taps) <- axes
   taps
 }
+
+common_divisor <- function(a, b) if (b == 0) a else common_divisor(b, a %% b)
 
 # An input just large enough to have an inside.
 small_size <- function(layer) {
@@ -113,6 +134,7 @@ small_size <- function(layer) {
 
 layer_maps <- function(layer) {
   size <- small_size(layer)
+  check_countable(layer, size)
   overlap <- lapply(1:3, function(a) along(layer, a, rep(1, size[a])))
   reach <- lapply(1:3, function(a) along(layer, a, seq_len(size[a]) == ceiling(size[a] / 2)))
   taps <- inner_taps(layer)
@@ -123,12 +145,20 @@ layer_maps <- function(layer) {
   counts <- overlap[[across]]
   inside <- which(counts == max(counts))
   at <- inside[which.min(abs(inside - length(counts) / 2))]
+  each <- ceiling(max(lengths(overlap[plane])) / 200)
+  map <- function(counts) outer(coarse(counts[[plane[1]]], each), coarse(counts[[plane[2]]], each))
   list(
-    taps = taps, plane = plane, where = paste(axes[across], at, "of", length(counts)),
+    taps = taps, plane = plane, each = each,
+    where = paste(axes[across], in_full(at), "of", in_full(length(counts))),
     reach = vapply(reach, function(r) sum(r > 0), 0),
-    overlap = outer(overlap[[plane[1]]], overlap[[plane[2]]]) * counts[at],
-    footprint = outer(reach[[plane[1]]], reach[[plane[2]]]) * max(reach[[across]])
+    overlap = map(overlap) * counts[at], footprint = map(reach) * max(reach[[across]])
   )
+}
+
+# The largest of every 'each' counts, from the first on.
+coarse <- function(counts, each) {
+  if (each == 1) return(counts)
+  apply(matrix(c(counts, rep(0, -length(counts) %% each)), each), 2, max)
 }
 
 # ---- Drawing --------------------------------------------------------------------------
@@ -154,22 +184,28 @@ panel <- function(width, height, upward, margin = margins()) {
   plot.window(c(0.5, width + 0.5), if (upward) ylim else rev(ylim), xaxs = "i", yaxs = "i")
 }
 
-label_panel <- function(size, names, title, subtitle) {
+# 'size' cells, of 'each' voxels on an axis.
+label_panel <- function(size, names, title, subtitle, each = 1) {
   for (side in 1:2) {
-    ticks <- unique(floor(pretty(c(0, size[side]), 4)))
+    last <- size[side] * each
+    ticks <- unique(floor(pretty(c(0, last), 4)))
     apart <- 0.7 * (ticks[2] - ticks[1]) # as far from the 1 as looks even
-    axis(side, c(1, ticks[ticks > 1 + apart & ticks <= size[side]]), lwd = 0, lwd.ticks = 0.7,
+    ticks <- c(1, ticks[ticks > 1 + apart & ticks <= last])
+    axis(side, (ticks - 0.5) / each + 0.5, in_full(ticks), lwd = 0, lwd.ticks = 0.7,
          tcl = -0.25, las = 1, mgp = c(1.5, 0.4, 0), cex.axis = 0.85, col.ticks = "grey60",
          col.axis = "grey30")
-    mtext(names[side], side, line = if (side == 1) 1.6 else 1.9, cex = par("cex") * 0.9)
+    mtext(names[side], side, line = if (side == 1) 1.6 else 2.1, cex = par("cex") * 0.9)
   }
   mtext(title, 3, line = 1.4, adj = 0, font = 2, cex = par("cex"))
   mtext(subtitle, 3, line = 0.35, adj = 0, cex = par("cex") * 0.85, col = "grey30")
 }
 
-# Whole numbers from 0 on as colours: nothing, then light to dark.
+# Whole numbers from 0 on as colours: nothing, then light to dark, in 200 steps at most.
 shade <- function(values, largest) {
-  c("grey94", hcl.colors(max(1, largest) + 2, "Blues 3", rev = TRUE)[-1])[values + 1]
+  largest <- max(1, largest)
+  steps <- min(largest, 200)
+  colours <- c("grey94", hcl.colors(steps + 2, "Blues 3", rev = TRUE)[-1])
+  colours[ceiling(values * steps / largest) + 1]
 }
 
 # Numbers go into the cells if they fit there, else into a key on the right.
@@ -179,7 +215,7 @@ draw_map <- function(maps, which, title, subtitle) {
   largest <- max(values)
   plot.new()
   cell <- cell_side(size[1], size[2], margins())
-  number <- strwidth(max(maps$overlap), "inches", cex = 1) / par("cex")
+  number <- strwidth(in_full(max(maps$overlap)), "inches", cex = 1) / par("cex")
   letters <- 0.75 * cell / max(number, par("csi"))
   key <- letters < 0.55
   margin <- margins(key)
@@ -187,13 +223,14 @@ draw_map <- function(maps, which, title, subtitle) {
   panel(size[1], size[2], FALSE, margin)
   column <- as.vector(row(values))
   line <- as.vector(col(values))
+  border <- if (cell > 0.04) "white" else NA # it would be wider than finer cells
   rect(column - 0.5, line - 0.5, column + 0.5, line + 0.5, col = shade(values, largest),
-       border = "white", lwd = min(1, 5 * cell))
-  label_panel(size, axes[maps$plane], title, subtitle)
+       border = border, lwd = min(1, 5 * cell))
+  label_panel(size, axes[maps$plane], title, subtitle, maps$each)
   if (which == "footprint" && largest == 1) return() # dark or not says it all
   if (key) return(draw_key(values, par("csi") / cell))
   shown <- values > 0
-  text(column[shown], line[shown], values[shown], cex = min(0.9, letters),
+  text(column[shown], line[shown], in_full(values[shown]), cex = min(0.9, letters),
        col = ifelse(values[shown] > 0.6 * largest, "white", "grey20"))
 }
 
@@ -204,7 +241,7 @@ draw_key <- function(values, step) {
   x <- nrow(values) + 0.5 + 0.5 * step
   y <- 0.5 + (seq_along(key) - 0.5) * step
   rect(x, y - step / 2, x + step, y + step / 2, col = shade(key, max(values)), border = "white")
-  text(x + 1.3 * step, y, key, adj = c(0, 0.5), cex = 0.8, col = "grey30")
+  text(x + 1.3 * step, y, in_full(key), adj = c(0, 0.5), cex = 0.8, col = "grey30")
 }
 
 # First sample and channel as c(W, H, D).
@@ -235,7 +272,7 @@ draw_slices <- function(volume, name, upward) {
     image(0:nrow(slice) + 0.5, 0:ncol(slice) + 0.5, slice, zlim = limits,
           col = grey(0:255 / 255), add = TRUE)
     label_panel(dim(slice), names[plane], name,
-                paste(names[across], middle[across], "of", dim(volume)[across]))
+                paste(names[across], in_full(middle[across]), "of", in_full(dim(volume)[across])))
   }
 }
 
@@ -274,11 +311,12 @@ costs <- function(layer, input_size) {
   shape <- whole(input_size, "input_size", 0, 3:5)
   if (length(shape) == 3) shape <- c(layer$channels[1], shape)
   if (shape[length(shape) - 3] != layer$channels[1]) {
-    refuse("input_size has ", shape[length(shape) - 3], " channels, but in_channels is ",
-           layer$channels[1])
+    refuse("input_size has ", in_full(shape[length(shape) - 3]), " channels, but in_channels is ",
+           in_full(layer$channels[1]))
   }
   output <- .Call(C_output_shape, layer, shape, NULL)
   size <- shape[length(shape) - 2:0]
+  check_countable(layer, size)
   overlap <- lapply(1:3, function(a) along(layer, a, rep(1, size[a])))
   samples <- if (length(shape) == 5) shape[1] else 1
   channels <- layer$channels[1] * layer$channels[2] / layer$channels[3]
@@ -295,7 +333,8 @@ costs <- function(layer, input_size) {
 print.summary.nn_conv_transpose3d <- function(x, ...) {
   count <- function(n) format(n, big.mark = ",", scientific = FALSE, digits = 15)
   spans <- function(taps) {
-    text <- ifelse(taps[, 1] == taps[, 2], taps[, 1], paste(taps[, 1], "to", taps[, 2]))
+    text <- paste(in_full(taps[, 1]), "to", in_full(taps[, 2]))
+    text <- ifelse(taps[, 1] == taps[, 2], in_full(taps[, 1]), text)
     paste(axes, text, collapse = ", ")
   }
   cat(x$layer, "\n", sep = "")
@@ -306,8 +345,8 @@ print.summary.nn_conv_transpose3d <- function(x, ...) {
         "\n  multiply-adds: ", count(x$multiply_adds), "\n", sep = "")
   }
   title <- overlap_title(x$taps)
-  cat("  ", tolower(title), if (title == "Overlaps even") paste(":", prod(x$taps[, 1]), "taps"),
-      " (", spans(x$taps), ")\n", sep = "")
+  taps <- if (title == "Overlaps even") paste(":", in_full(prod(x$taps[, 1])), "taps")
+  cat("  ", tolower(title), taps, " (", spans(x$taps), ")\n", sep = "")
   if (!is.null(x$overlap)) cat("  with the border: ", spans(x$overlap), "\n", sep = "")
   invisible(x)
 }

@@ -89,6 +89,82 @@ test_that("plot() draws layers and slices, and puts par() back", {
   expect_null(m$weight$grad)
 })
 
+# The texts of a picture, and how many rectangles it has.
+picture <- function(m) {
+  path <- tempfile(fileext = ".pdf")
+  on.exit(unlink(path))
+  grDevices::pdf(path, width = 9, height = 5, compress = FALSE, useKerning = FALSE)
+  tryCatch(plot(m), finally = grDevices::dev.off())
+  lines <- readLines(path, warn = FALSE)
+  texts <- regmatches(lines, regexpr("\\(.*\\) Tj", lines, useBytes = TRUE))
+  list(texts = sub("^\\((.*)\\) Tj$", "\\1", texts),
+       count = sum(grepl(" re( |$)", lines, useBytes = TRUE)))
+}
+
+test_that("large maps are drawn in cells of several outputs", {
+  maps <- layer_maps(layer_of(3, stride = 2, dilation = 600))
+  expect_identical(maps$each, 13) # 2405 outputs
+  expect_identical(dim(maps$overlap), c(185L, 185L))
+  counts <- count_taps(603, 3, 2, dilation = 600)
+  expect_identical(length(counts), 2405L)
+  largest <- vapply(split(counts, (seq_along(counts) - 1) %/% 13), max, 0L)
+  expect_equal(maps$overlap, 3 * outer(unname(largest), unname(largest)))
+  expect_identical(sum(maps$footprint), 9)
+  expect_identical(maps$reach, c(3, 3, 3))
+  holes <- layer_maps(layer_of(2, stride = 20000))
+  expect_lte(max(dim(holes$overlap), dim(holes$footprint)), 200)
+  expect_identical(holes$where, "depth 20002 of 60002")
+  expect_identical(layer_maps(layer_of(8, stride = 38))$each, 1) # 198 outputs
+  expect_identical(coarse(c(1, 5, 2, 0, 7), 2), c(5, 2, 7))
+
+  shown <- picture(nn_conv_transpose3d(1, 1, 3, stride = 2, dilation = 600))
+  expect_lt(shown$count, 2 * 200^2 + 100)
+  expect_true("one input reaches 3 x 3 x 3, a cell is 13 x 13 outputs" %in% shown$texts)
+  expect_true("most taps in 13 x 13 outputs, depth 1203 of 2405" %in% shown$texts)
+  expect_true(all(c("1", "500", "2000") %in% shown$texts)) # outputs, not cells
+  expect_true("taps per output, depth 5 of 9" %in% picture(nn_conv_transpose3d(1, 1, 3, 2))$texts)
+})
+
+test_that("what is too large to be counted is refused at once", {
+  m <- nn_conv_transpose3d(1, 1, 2, stride = c(1, 2e9, 1))
+  devices <- grDevices::dev.list()
+  expect_refused(plot(m), "stride 2000000000 and dilation 1 on the height axis", "10000000")
+  expect_refused(summary(m, c(4, 4, 4)), "height axis", "4 inputs over 6000000002 outputs")
+  wide <- nn_conv_transpose3d(1, 1, 2, dilation = c(1, 1, 2e9))
+  expect_refused(plot(wide), "dilation 2000000000 on the width axis")
+  expect_identical(grDevices::dev.list(), devices)
+})
+
+test_that("summary() counts taps in no time and memory", {
+  invisible(gc(reset = TRUE))
+  before <- sum(gc()[, 6])
+  expect_equal(unname(summary(nn_conv_transpose3d(1, 1, 2, stride = 1e8))$taps),
+               rbind(c(0, 1), c(0, 1), c(0, 1)))
+  expect_lt(sum(gc()[, 6]) - before, 50) # MB
+  expect_equal(unname(inner_taps(layer_of(6, stride = 4, dilation = c(1, 2, 4)))),
+               rbind(c(1, 2), c(0, 3), c(0, 6)))
+})
+
+test_that("numbers of taps and voxels are written in full", {
+  expect_identical(overlap_title(rbind(c(1, 1), c(1, 1), c(0, 1e5))),
+                   "Overlaps uneven: 0 to 100000 taps")
+  even <- nn_conv_transpose3d(1, 1, c(10, 100, 100), bias = FALSE)
+  expect_output(print(summary(even)),
+                "overlaps even: 100000 taps (depth 10, height 100, width 100)", fixed = TRUE)
+  wide <- nn_conv_transpose3d(1, 1, c(1, 1, 1e5), stride = c(1, 1, 1e5))
+  texts <- picture(wide)$texts
+  expect_match(texts, "^one input reaches 1 x 1 x 100000,", all = FALSE)
+  expect_false(any(grepl("e+", texts, fixed = TRUE)))
+  expect_refused(summary(nn_conv_transpose3d(1, 1, 1), c(1e5, 1, 1, 1)),
+                 "input_size has 100000 channels")
+})
+
+test_that("shades of many numbers are few", {
+  expect_lte(length(unique(shade(0:1e6, 1e6))), 201)
+  expect_identical(shade(c(0, 1e6), 1e6), shade(c(0, 200), 200))
+  expect_gt(length(unique(shade(0:200, 200))), 150)
+})
+
 test_that("plot() refuses before it opens a device", {
   m <- nn_conv_transpose3d(2, 3, 4)
   devices <- grDevices::dev.list()
