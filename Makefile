@@ -1,7 +1,7 @@
 # A thin front over CMake: the commands that a person types.
 # SPDX-License-Identifier: MIT
 .POSIX:
-.PHONY: all build demo test asan tsan lint fuzz format install clean r-package r-check
+.PHONY: all build demo test asan tsan lint fuzz bench bench-peers format install clean r-package r-check
 
 BUILD = build
 PREFIX = /usr/local
@@ -69,6 +69,17 @@ fuzz:
 	    -DCONVT3D_SANITIZE=fuzzer-no-link,address,undefined >/dev/null
 	@cmake --build $(BUILD)/fuzz --parallel $(JOBS)
 	@tools/fuzz.sh $(BUILD)/fuzz $(FUZZ_SECONDS)
+
+# Against the libraries that are there; LAYERS=a,b runs a part of bench/layers.txt.
+LAYERS =
+PEERS_PYTHON = $(BUILD)/bench/peers/bin/python
+bench: build
+	@if [ -x $(PEERS_PYTHON) ]; then python=$(PEERS_PYTHON); else python=python3; fi; \
+	    $$python bench/compare.py --layers "$(LAYERS)" --out $(BUILD)/bench
+
+bench-peers:
+	@tools/install-deps.sh build test
+	@tools/install-peers.sh $(BUILD)/bench/peers
 
 format:
 	git ls-files -z '*.c' '*.h' '*.inc' | xargs -0 clang-format -i
