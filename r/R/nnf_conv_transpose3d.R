@@ -111,7 +111,7 @@ apply_layer <- function(layer, input, weight, bias, output_size, layout, out) {
   x <- input_view(input, "input", layout)
   w <- parameter_view(weight, "weight", input, layout)
   b <- parameter_view(bias, "bias", input, layout)
-  shape <- .Call(C_output_shape, layer, x[[2]], wanted_size(output_size, length(x[[2]])))
+  shape <- .Call(C_output_shape, layer, x[[2]], wanted_size(output_size, length(x[[2]]), layout))
   if (!is.null(out)) {
     y <- out_view(out, shape, input, layout)
     forward_into(layer, x, w, b, y)

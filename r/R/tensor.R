@@ -301,6 +301,7 @@ show_shape <- function(shape) paste0("(", show_sizes(shape), ")")
 
 refuse_index <- function() refuse("a tensor has no indices; as_array() of it has")
 
+#' @method all.equal convt3d_tensor
 #' @export
 all.equal.convt3d_tensor <- function(target, current, ...) {
   if (!is_tensor(current)) return("current is no tensor")

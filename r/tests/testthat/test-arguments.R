@@ -336,3 +336,11 @@ test_that("sizes, seeds and threads", {
   expect_refused(torch_set_num_threads(-1), "num_threads is -1")
   expect_refused(torch_set_num_threads(1025), "num_threads is 1025", "0 to 1024")
 })
+
+test_that("native arrays take three sizes as output_size, in the order D, H, W", {
+  m <- nn_conv_transpose3d(3, 1, 2, stride = 2)
+  x <- cube(3, 3, 3, 3, 1)
+  expect_identical(dim(m(x, layout = "native", output_size = c(6, 7, 6))), c(6L, 7L, 6L, 1L, 1L))
+  expect_refused(m(x, layout = "native", output_size = c(6, 7, 6, 1, 1)),
+                 "output_size has 5 values", "3 (depth, height, width)")
+})
