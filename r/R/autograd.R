@@ -185,7 +185,9 @@ Ops.convt3d_tensor <- function(e1, e2) {
 cast <- function(x, name) {
   before <- dtype_name(x)
   result_of("to", list(x), as_dtype(x, name), field(x, "shape"),
-            function(g, wanted) list(new_tensor(as_dtype(g, before), field(g, "shape"))))
+            function(g, wanted) {
+              list(new_tensor(as_dtype(g, before), field(g, "shape")))
+            })
 }
 
 # ---- Reductions -------------------------------------------------------------------
