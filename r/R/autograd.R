@@ -185,9 +185,7 @@ Ops.convt3d_tensor <- function(e1, e2) {
 cast <- function(x, name) {
   before <- dtype_name(x)
   result_of("to", list(x), as_dtype(x, name), field(x, "shape"),
-            function(g, wanted) {
-              list(new_tensor(as_dtype(g, before), field(g, "shape")))
-            })
+            function(g, wanted) list(new_tensor(as_dtype(g, before), field(g, "shape"))))
 }
 
 # ---- Reductions -------------------------------------------------------------------
@@ -217,7 +215,8 @@ torch_sum <- function(input) {
   total <- convert(list(.Call(C_sum, field(input, "data")), double(), FALSE), dtype_name(input),
                    FALSE)
   like <- snapshot(input)
-  result_of("sum", list(input), total, double(), function(g, wanted) list(filled(as.double(g), like)))
+  result_of("sum", list(input), total, double(),
+            function(g, wanted) list(filled(as.double(g), like)))
 }
 
 #' @rdname torch_sum
