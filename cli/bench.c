@@ -153,8 +153,8 @@ static convt3d_status time_runs(const subject *s, const convt3d_plan *plan, cons
 
 /* 2*N*Cin*(Cout/g)*kD*kH*kW*D*H*W, cropped taps included. */
 static double operations(const convt3d_problem *p) {
-    double work =
-        2.0 * (double)p->batch * (double)p->in_channels * (double)(p->out_channels / p->groups);
+    int64_t per_group = p->out_channels / p->groups;
+    double work = 2.0 * (double)p->batch * (double)p->in_channels * (double)per_group;
     for (int a = 0; a < 3; a++) work *= (double)p->kernel_size[a] * (double)p->input_size[a];
     return work;
 }
