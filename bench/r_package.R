@@ -82,6 +82,8 @@ time_layer <- function(name) {
   medians <- apply(times, 1, stats::median)
   bases <- rep(c("C, float64", "C, float32"), c(6, 4))
   table <- data.frame(ms = round(1e3 * medians, 1),
+                      fastest = round(1e3 * apply(times, 1, min), 1),
+                      slowest = round(1e3 * apply(times, 1, max), 1),
                       to_malloc = round(medians / medians[paste0(bases, ", malloc")], 3),
                       to_huge_pages = round(medians / medians[paste0(bases, ", huge pages")], 3))
   cat("\n", name, ", ", rounds, " rounds, ", torch_get_num_threads(), " threads\n", sep = "")
