@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: MIT */
 #include "correlate.h"
 #include "error.h"
+#include "tiles.h"
 
 #include <string.h>
 
@@ -52,112 +53,243 @@ static int64_t place(const convt3d_task *t, int a, int64_t source) {
     return convt3d_list_place(t->list[a], t->listed[a], source);
 }
 
+/* ---- Units ----------------------------------------------------------------------------- */
+
+/* Channels [m0, m1) of a group, that are those from 'column' on of a panel. */
+typedef struct unit {
+    int64_t group, m0, m1, panel, column;
+} unit;
+
+static unit unit_at(const convt3d_task *t, int64_t index) {
+    const convt3d_correlate *c = t->c;
+    const convt3d_cut *cut = t->cut;
+    unit u = {.group = index / cut->units, .panel = index % cut->units / cut->in_panel};
+    u.column = index % cut->units % cut->in_panel * cut->width;
+    u.m0 = u.panel * c->panel + u.column;
+    u.m1 = min64(u.m0 + cut->width, min64((u.panel + 1) * c->panel, c->m));
+    return u;
+}
+
+/* A unit's first channel, and the one after its last, counted over all groups of the
+ * task. */
+static int64_t first_channel(const convt3d_task *t, const unit *u) {
+    return u->group * t->c->m + u->m0;
+}
+
+static int64_t end_channel(const convt3d_task *t, const unit *u) {
+    return u->group * t->c->m + u->m1;
+}
+
+static const char *weights_of(const convt3d_task *t, const unit *u) {
+    const convt3d_correlate *c = t->c;
+    const int64_t panel = (t->group + u->group) * c->panels + u->panel;
+    return (const char *)t->call->packed + CONVT3D_ALIGN +
+           (panel * c->taps * c->k * c->panel + u->column) * (int64_t)t->plan->geometry.element;
+}
+
 /* ---- Multiplying --------------------------------------------------------------------- */
 
-/* Runs the segments gathered so far over all positions of a piece. */
-static void multiply(const convt3d_task *t, int64_t start, const convt3d_piece *piece,
-                     char *lane_tile, const char *weights, int64_t count, int accumulate) {
-    const convt3d_type_kernels *type = t->type;
-    const int64_t element = (int64_t)t->plan->geometry.element;
-    const int64_t end = (piece->q1 - start) * t->run;
-    convt3d_tile tile = {.a = weights,
-                         .ldb = t->cut->row_pitch,
-                         .ldc = t->cut->tile_pitch,
-                         .segments = t->segment,
-                         .count = count,
-                         .accumulate = accumulate};
-    int tiles = 0;
-    for (int64_t x = (piece->q0 - start) * t->run; x < end;) {
-        if (++tiles % 64 == 0 && convt3d_stopped(&t->call->job, t->thread)) return;
-        int64_t vectors = min64(convt3d_ceil_div(end - x, type->lanes), type->vectors);
-        tile.b = t->slab + x * element;
-        tile.c = lane_tile + x * element;
-        type->gemm[t->c->rows - 1][vectors - 1](&tile);
-        x += vectors * type->lanes;
+/* Vectors along positions, from 'sources' on: rows are the unit's channels. */
+static void multiply_straight(const convt3d_task *t, const unit *u, convt3d_tile *tile,
+                              int64_t count) {
+    const int64_t element = (int64_t)t->plan->geometry.element, lanes = t->type->lanes;
+    const int64_t vectors = convt3d_ceil_div(count, lanes);
+    const int64_t tiles = convt3d_ceil_div(vectors, t->cut->vectors);
+    const char *b = tile->b;
+    char *c = tile->c;
+    for (int64_t i = 0; i < tiles; i++) {
+        const int64_t start = convt3d_part_start(vectors, tiles, i);
+        const int64_t width = convt3d_part_start(vectors, tiles, i + 1) - start;
+        if (i % 64 == 63 && convt3d_stopped(&t->call->job, t->thread)) return;
+        tile->b = b + start * lanes * element;
+        tile->c = c + start * lanes * element;
+        t->type->gemm[u->m1 - u->m0 - 1][width - 1](tile);
     }
 }
 
-/* One piece of a lane of result row (d, h): gathers a segment for each tap,
- * always in the same order, and multiplies whenever the list is full. */
-static void run_piece(const convt3d_task *t, const convt3d_lane *lane, const convt3d_piece *piece,
-                      char *lane_tile, const char *weights, int64_t d, int64_t h) {
+/* Vectors along channels: rows are positions; turned back when all are done. */
+static void multiply_turned(const convt3d_task *t, const unit *u, convt3d_tile *tile,
+                            int64_t count) {
+    const int64_t element = (int64_t)t->plan->geometry.element, lanes = t->type->lanes;
+    const int64_t vectors = convt3d_ceil_div(u->m1 - u->m0, lanes), width = vectors * lanes;
+    const int64_t tiles = convt3d_ceil_div(count, t->cut->rows), channels = u->m1 - u->m0;
+    const char *a = tile->a;
+    char *c = tile->c;
+    if (tile->accumulate)
+        t->type->transpose(t->turned, width, c, t->cut->tile_pitch, 1, channels, width, count);
+    tile->c_row = width;
+    for (int64_t i = 0; i < tiles; i++) {
+        const int64_t start = convt3d_part_start(count, tiles, i);
+        const int64_t rows = convt3d_part_start(count, tiles, i + 1) - start;
+        if (i % 64 == 63 && convt3d_stopped(&t->call->job, t->thread)) return;
+        tile->a = a + start * element;
+        tile->c = t->turned + start * width * element;
+        t->type->gemm[rows - 1][vectors - 1](tile);
+    }
+    t->type->transpose(c, t->cut->tile_pitch, t->turned, width, 1, count, count, channels);
+}
+
+static void multiply(const convt3d_task *t, const unit *u, const convt3d_step *step,
+                     char *unit_tile) {
     const convt3d_correlate *c = t->c;
-    const convt3d_axis *axis = t->plan->geometry.axis;
-    const int64_t start = max64(lane->q0, t->q0);
-    int64_t count = 0;
-    int accumulate = 0;
-    pairs depth = pairs_of(t, 0, d);
-    while (next_pair(&depth)) {
-        int64_t slab_d = place(t, 0, depth.source) * t->listed[1];
-        pairs height = pairs_of(t, 1, h);
-        while (next_pair(&height)) {
-            int64_t row = slab_d + place(t, 1, height.source);
-            int64_t kernel_row = (depth.k * axis[1].kernel + height.k) * axis[2].kernel;
-            for (int64_t i = piece->tap0; i < piece->tap1; i++) {
-                int64_t x = c->tap[i].offset + start - lane->q0;
-                if (count == CONVT3D_SEGMENTS) {
-                    if (convt3d_stopped(&t->call->job, t->thread)) return;
-                    multiply(t, start, piece, lane_tile, weights, count, accumulate);
-                    accumulate = 1;
-                    count = 0;
-                }
-                t->segment[count++] = (convt3d_segment){
-                    .a = (kernel_row + c->tap[i].k) * c->k * c->rows,
-                    .b = row * c->k * t->cut->row_pitch +
-                         (x - convt3d_correlate_shift(t, c->tap_part[i])) * t->run,
-                    .k = c->k};
+    const int64_t element = (int64_t)t->plan->geometry.element;
+    const int64_t start = max64(c->lane[step->lane].q0, t->q0);
+    const int64_t x = (step->q0 - start) * t->run * element;
+    const int64_t count = (step->q1 - step->q0) * t->run;
+    const char *slab = t->slab + u->group * c->k * t->cut->row_pitch * element + x;
+    convt3d_tile tile = {.a = t->cut->turned ? slab : weights_of(t, u),
+                         .b = t->cut->turned ? weights_of(t, u) : slab,
+                         .c = unit_tile + step->lane * t->lane_size + x,
+                         .a_step = t->cut->turned ? t->cut->row_pitch : c->panel,
+                         .a_row = 1,
+                         .b_step = t->cut->turned ? c->panel : t->cut->row_pitch,
+                         .c_row = t->cut->tile_pitch,
+                         .segments = t->program->segment + step->segment,
+                         .count = step->count,
+                         .accumulate = step->accumulate};
+    if (t->cut->turned)
+        multiply_turned(t, u, &tile, count);
+    else
+        multiply_straight(t, u, &tile, count);
+}
+
+/* ---- Programs -------------------------------------------------------------------------- */
+
+/* Runs the program for all units, and starts a new one. */
+static void run_program(const convt3d_task *t, int64_t unit0, int64_t unit1) {
+    convt3d_program *p = t->program;
+    const unit first = unit_at(t, unit0);
+    for (int64_t i = unit0; i < unit1 && !convt3d_stopped(&t->call->job, t->thread); i++) {
+        const unit u = unit_at(t, i);
+        char *tile = t->tile + (first_channel(t, &u) - first_channel(t, &first)) *
+                                   t->cut->tile_pitch * (int64_t)t->plan->geometry.element;
+        for (int64_t s = 0; s < p->steps; s++) multiply(t, &u, &p->step[s], tile);
+    }
+    p->segments = p->steps = 0;
+}
+
+/* A place for one more segment of the program's last step: where there is none, what
+ * is there is run, and the step goes on in a new program. */
+static convt3d_segment *add_segment(const convt3d_task *t, int64_t unit0, int64_t unit1) {
+    convt3d_program *p = t->program;
+    if (p->segments == CONVT3D_SEGMENTS) {
+        convt3d_step rest = p->step[p->steps - 1];
+        run_program(t, unit0, unit1);
+        rest.accumulate = 1;
+        rest.segment = rest.count = 0;
+        p->step[p->steps++] = rest;
+    }
+    p->step[p->steps - 1].count++;
+    return &p->segment[p->segments++];
+}
+
+/* One piece of a lane, through the pairs gathered so far, always in the same order. */
+static void add_step(const convt3d_task *t, int64_t lane, const convt3d_piece *piece,
+                     int accumulate, int64_t unit0, int64_t unit1) {
+    const convt3d_correlate *c = t->c;
+    convt3d_program *p = t->program;
+    const int64_t kernel_w = t->plan->geometry.axis[2].kernel, pitch = t->cut->row_pitch;
+    const int64_t shift = max64(c->lane[lane].q0, t->q0) - c->lane[lane].q0;
+    if (p->steps == CONVT3D_STEPS) run_program(t, unit0, unit1);
+    p->step[p->steps++] = (convt3d_step){.lane = lane,
+                                         .q0 = piece->q0,
+                                         .q1 = piece->q1,
+                                         .segment = p->segments,
+                                         .accumulate = accumulate};
+    for (int64_t k = 0; k < c->k; k += c->k_block) {
+        for (int64_t i = 0; i < p->pairs; i++) {
+            for (int64_t j = piece->tap0; j < piece->tap1; j++) {
+                const int64_t x =
+                    c->tap[j].offset + shift - convt3d_correlate_shift(t, c->tap_part[j]);
+                const int64_t weights =
+                    ((p->pair[i].kernel_row * kernel_w + c->tap[j].k) * c->k + k) * c->panel;
+                const int64_t slab =
+                    (p->pair[i].slab_row * t->groups * c->k + k) * pitch + x * t->run;
+                *add_segment(t, unit0, unit1) =
+                    (convt3d_segment){.a = t->cut->turned ? slab : weights,
+                                      .b = t->cut->turned ? weights : slab,
+                                      .k = min64(c->k_block, c->k - k)};
             }
         }
     }
-    if (count || !accumulate) /* no taps at all: zeros */
-        multiply(t, start, piece, lane_tile, weights, count, accumulate);
 }
 
-static void run_lane(const convt3d_task *t, int64_t index, char *tile, const char *weights,
-                     int64_t d, int64_t h) {
-    const convt3d_correlate *c = t->c;
-    const convt3d_lane *lane = &c->lane[index];
-    const convt3d_piece whole = {lane->q0, lane->q1, lane->tap0, lane->tap1};
-    const convt3d_piece *pieces = t->by_pieces ? &c->piece[lane->piece0] : &whole;
-    const int64_t count = t->by_pieces ? lane->piece1 - lane->piece0 : 1;
-    /* Rising order: a tile may write beyond its piece, never before it. */
-    for (int64_t i = 0; i < count; i++) {
-        convt3d_piece piece = pieces[i];
-        piece.q0 = max64(piece.q0, t->q0);
-        piece.q1 = min64(piece.q1, t->q1);
-        if (piece.q0 < piece.q1) run_piece(t, lane, &piece, tile, weights, d, h);
+/* ---- A result row ----------------------------------------------------------------------- */
+
+/* Where the walk over a result row's pairs of depth and height is. */
+typedef struct walk {
+    pairs depth, height;
+    int64_t slab_d;
+    int inside; /* a depth is at hand */
+} walk;
+
+static walk walk_of(const convt3d_task *t, int64_t d) {
+    return (walk){.depth = pairs_of(t, 0, d)};
+}
+
+/* The next pairs, as many as fit the program; 1 if there may be more. */
+static int next_pairs(const convt3d_task *t, walk *w, int64_t h) {
+    convt3d_program *p = t->program;
+    const int64_t kernel_h = t->plan->geometry.axis[1].kernel;
+    p->pairs = 0;
+    for (;;) {
+        if (!w->inside) {
+            if (!next_pair(&w->depth)) return 0;
+            w->inside = 1;
+            w->slab_d = place(t, 0, w->depth.source) * t->listed[1];
+            w->height = pairs_of(t, 1, h);
+        }
+        while (p->pairs < CONVT3D_PAIRS && next_pair(&w->height))
+            p->pair[p->pairs++] = (convt3d_pair){w->depth.k * kernel_h + w->height.k,
+                                                 w->slab_d + place(t, 1, w->height.source)};
+        if (p->pairs == CONVT3D_PAIRS) return 1;
+        w->inside = 0;
     }
+}
+
+/* All pairs of one piece, a program at a time. */
+static void run_piece(const convt3d_task *t, int64_t lane, const convt3d_piece *piece,
+                      int64_t unit0, int64_t unit1, int64_t d, int64_t h) {
+    walk w = walk_of(t, d);
+    for (int more = 1, accumulate = 0; more; accumulate = 1) {
+        if (convt3d_stopped(&t->call->job, t->thread)) return;
+        more = next_pairs(t, &w, h);
+        if (accumulate && !t->program->pairs) return;
+        add_step(t, lane, piece, accumulate, unit0, unit1);
+        run_program(t, unit0, unit1);
+    }
+}
+
+/* Result row (d, h) for some units: multiplies, then stores. */
+static void run_row(const convt3d_task *t, int64_t unit0, int64_t unit1, int64_t d, int64_t h) {
+    const convt3d_correlate *c = t->c;
+    walk w = walk_of(t, d);
+    t->program->segments = t->program->steps = 0;
+    const int many = next_pairs(t, &w, h);
+    for (int64_t i = 0; i < c->lanes; i++) {
+        const convt3d_lane *lane = &c->lane[i];
+        const convt3d_piece whole = {lane->q0, lane->q1, lane->tap0, lane->tap1};
+        const convt3d_piece *pieces = t->by_pieces ? &c->piece[lane->piece0] : &whole;
+        const int64_t count = t->by_pieces ? lane->piece1 - lane->piece0 : 1;
+        /* Rising order: a tile may write beyond its piece, never before it. */
+        for (int64_t j = 0; j < count; j++) {
+            convt3d_piece piece = pieces[j];
+            piece.q0 = max64(piece.q0, t->q0);
+            piece.q1 = min64(piece.q1, t->q1);
+            if (piece.q0 >= piece.q1) continue;
+            if (many)
+                run_piece(t, i, &piece, unit0, unit1, d, h);
+            else
+                add_step(t, i, &piece, 0, unit0, unit1);
+        }
+    }
+    run_program(t, unit0, unit1);
+    if (convt3d_stopped(&t->call->job, t->thread)) return;
+    const unit first = unit_at(t, unit0), last = unit_at(t, unit1 - 1);
+    convt3d_correlate_store(t, first_channel(t, &first), end_channel(t, &last), d, h);
 }
 
 /* ---- The task ------------------------------------------------------------------------------ */
-
-static const char *weights_of(const convt3d_task *t, int64_t block) {
-    const convt3d_correlate *c = t->c;
-    return (const char *)t->call->packed + CONVT3D_ALIGN +
-           (t->group * c->m_blocks + block) * c->taps * c->k * c->rows *
-               (int64_t)t->plan->geometry.element;
-}
-
-/* The result rows of one stride phase, for blocks of channels that are stored
- * together. */
-static void run_rows(const convt3d_task *t, int64_t block0, int64_t block1, const int64_t phase[2],
-                     const int64_t apart[2]) {
-    const convt3d_correlate *c = t->c;
-    const int64_t tile = c->rows * t->cut->tile_pitch * (int64_t)t->plan->geometry.element;
-    int64_t m0 = block0 * c->rows, m1 = min64(block1 * c->rows, c->m);
-    for (int64_t d = t->first[0] + phase[0]; d < t->end[0]; d += apart[0]) {
-        for (int64_t h = t->first[1] + phase[1]; h < t->end[1]; h += apart[1]) {
-            for (int64_t block = block0; block < block1; block++) {
-                if (convt3d_stopped(&t->call->job, t->thread)) return;
-                const char *weights = weights_of(t, block);
-                for (int64_t i = 0; i < c->lanes; i++)
-                    run_lane(t, i, t->tile + (i * t->together + block - block0) * tile, weights, d,
-                             h);
-            }
-            convt3d_correlate_store(t, m0, m1, d, h);
-        }
-    }
-}
 
 /* Rows of one stride phase share their taps, and so the weights in cache. */
 static void run_phases(const convt3d_task *t) {
@@ -166,8 +298,15 @@ static void run_phases(const convt3d_task *t) {
         apart[a] = min64(t->plan->geometry.axis[a].stride, t->cut->block[a]);
     for (phase[0] = 0; phase[0] < apart[0]; phase[0]++) {
         for (phase[1] = 0; phase[1] < apart[1]; phase[1]++) {
-            for (int64_t block = t->block0; block < t->block1; block += t->together)
-                run_rows(t, block, min64(block + t->together, t->block1), phase, apart);
+            for (int64_t u = t->unit0; u < t->unit1; u += t->together) {
+                const int64_t end = min64(u + t->together, t->unit1);
+                for (int64_t d = t->first[0] + phase[0]; d < t->end[0]; d += apart[0]) {
+                    for (int64_t h = t->first[1] + phase[1]; h < t->end[1]; h += apart[1]) {
+                        if (convt3d_stopped(&t->call->job, t->thread)) return;
+                        run_row(t, u, end, d, h);
+                    }
+                }
+            }
         }
     }
 }
@@ -183,55 +322,67 @@ static const convt3d_cut *cut_of(const convt3d_call *call) {
     return &c->cut[c->cut[1].run > 1 && side];
 }
 
+/* Which rows, strip, groups, samples and units a task is, from its number. */
+static void place_task(convt3d_task *t, int64_t index) {
+    const convt3d_cut *cut = t->cut;
+    const convt3d_geometry *g = &t->plan->geometry;
+    int64_t split = index % cut->unit_splits, rest = index / cut->unit_splits;
+    for (int a = 1; a >= 0; a--) {
+        t->first[a] = rest % cut->blocks[a] * cut->block[a];
+        t->end[a] = min64(t->first[a] + cut->block[a], t->c->results[a]);
+        rest /= cut->blocks[a];
+        list_sources(t, a);
+    }
+    t->q0 = cut->strips == 1 ? INT64_MIN : t->c->first_position + rest % cut->strips * cut->strip;
+    t->q1 = cut->strips == 1 ? INT64_MAX : t->q0 + cut->strip;
+    rest /= cut->strips;
+    t->group = rest % cut->group_blocks * cut->groups;
+    t->groups = min64(cut->groups, g->groups - t->group);
+    t->sample = rest / cut->group_blocks * cut->run;
+    t->run = min64(cut->run, g->batch - t->sample);
+    t->unit0 = convt3d_part_start(t->groups * cut->units, cut->unit_splits, split);
+    t->unit1 = convt3d_part_start(t->groups * cut->units, cut->unit_splits, split + 1);
+}
+
 static void run_task(void *arg, int64_t index, int thread) {
     convt3d_call *call = arg;
     const convt3d_plan *plan = call->plan;
     const convt3d_correlate *c = plan->details;
-    const convt3d_cut *cut = cut_of(call);
     char *scratch = call->scratch + (size_t)thread * c->thread_bytes;
     int forward = plan->direction == CONVT3D_FORWARD;
-    convt3d_task t = {.plan = plan,
-                      .c = c,
-                      .cut = cut,
-                      .type = plan->type,
-                      .call = call,
-                      .from = forward ? &call->input : &call->output,
-                      .to = forward ? &call->output : &call->grad_input,
-                      .thread = thread,
-                      .by_pieces = c->clip || call->packed->nonfinite,
-                      .slab = scratch,
-                      .tile = scratch + c->at_tile,
-                      .full = scratch + c->at_full,
-                      .zero = scratch + c->at_zero,
-                      .segment = (convt3d_segment *)(scratch + c->at_segments)};
-    int64_t split = index % cut->m_splits, rest = index / cut->m_splits;
-    t.block0 = c->m_blocks * split / cut->m_splits;
-    t.block1 = c->m_blocks * (split + 1) / cut->m_splits;
-    for (int a = 1; a >= 0; a--) {
-        t.first[a] = rest % cut->blocks[a] * cut->block[a];
-        t.end[a] = min64(t.first[a] + cut->block[a], c->results[a]);
-        rest /= cut->blocks[a];
-        t.list[a] = (int64_t *)(scratch + c->at_list[a]);
-        list_sources(&t, a);
-    }
-    t.q0 = cut->strips == 1 ? INT64_MIN : c->first_position + rest % cut->strips * cut->strip;
-    t.q1 = cut->strips == 1 ? INT64_MAX : t.q0 + cut->strip;
-    rest /= cut->strips;
-    t.group = rest % plan->geometry.groups;
-    t.sample = rest / plan->geometry.groups * cut->run;
-    t.run = min64(cut->run, plan->geometry.batch - t.sample);
-    t.together = cut->run == 1 && convt3d_correlate_across(&t, t.to) ? c->together : 1;
+    convt3d_task t = {
+        .plan = plan,
+        .c = c,
+        .cut = cut_of(call),
+        .type = plan->type,
+        .call = call,
+        .from = forward ? &call->input : &call->output,
+        .to = forward ? &call->output : &call->grad_input,
+        .thread = thread,
+        .by_pieces = c->clip || call->packed->nonfinite,
+        .slab = scratch,
+        .tile = scratch + c->at_tile,
+        .turned = scratch + c->at_turned,
+        .full = scratch + c->at_full,
+        .zero = scratch + c->at_zero,
+        .program = (convt3d_program *)(scratch + c->at_program),
+        .list = {(int64_t *)(scratch + c->at_list[0]), (int64_t *)(scratch + c->at_list[1])}};
+    place_task(&t, index);
+    t.stream = c->stream && t.to->stride[4] == 1 && !call->accumulate;
+    t.together = t.cut->together[t.cut->run == 1 && convt3d_correlate_across(&t, t.to)];
+    t.lane_size = min64(t.together * t.cut->width, t.groups * c->m) * t.cut->tile_pitch *
+                  (int64_t)plan->geometry.element;
     memset(t.zero, 0, CONVT3D_ZEROS_LENGTH * plan->geometry.element);
     if (convt3d_correlate_gather(&t)) run_phases(&t);
+    if (t.stream) t.type->drain();
 }
 
 /* ---- The algorithm ------------------------------------------------------------------------- */
 
 static void run(convt3d_call *call) {
     const convt3d_cut *cut = cut_of(call);
-    int64_t blocks = cut->blocks[0] * cut->blocks[1] * cut->strips * cut->m_splits;
-    convt3d_parallel(&call->job, 1, cut->runs * call->plan->geometry.groups * blocks, run_task,
-                     call);
+    int64_t blocks = cut->blocks[0] * cut->blocks[1] * cut->strips * cut->unit_splits;
+    convt3d_parallel(&call->job, 1, cut->runs * cut->group_blocks * blocks, run_task, call);
 }
 
 static int scratch(const convt3d_plan *plan, int32_t threads, size_t *bytes) {
@@ -240,37 +391,48 @@ static int scratch(const convt3d_plan *plan, int32_t threads, size_t *bytes) {
     return convt3d_grow(bytes, (size_t)threads, c->thread_bytes);
 }
 
+/* Packed weights: [group][panel][kD][kH][kW][k][a panel's channels], in tasks of a few
+ * source channels. */
+enum {
+    PACK_CHANNELS = 16
+};
+
 static int64_t pack_tasks(const convt3d_plan *plan) {
     const convt3d_correlate *c = plan->details;
-    return plan->geometry.groups * c->m_blocks;
+    return plan->geometry.groups * c->panels * convt3d_ceil_div(c->k, PACK_CHANNELS);
 }
 
-/* Packed weights: [group][block][kD][kH][kW][k][rows].  One source channel at a
- * time, so that the taps that lie together are read together. */
+/* Taps that lie side by side in the caller's memory are read together. */
 static void pack(const convt3d_plan *plan, const convt3d_view *w, convt3d_packed *packed,
                  int64_t index) {
     const convt3d_correlate *c = plan->details;
     const convt3d_geometry *g = &plan->geometry;
-    const int64_t element = (int64_t)g->element;
-    const int64_t kd = g->axis[0].kernel, kh = g->axis[1].kernel, kw = g->axis[2].kernel;
-    const int64_t per_tap = c->k * c->rows;
+    const int64_t element = (int64_t)g->element, tap = c->k * c->panel;
+    const int64_t kernel[3] = {g->axis[0].kernel, g->axis[1].kernel, g->axis[2].kernel};
+    const int64_t parts = convt3d_ceil_div(c->k, PACK_CHANNELS);
     int forward = plan->direction == CONVT3D_FORWARD;
-    int64_t group = index / c->m_blocks, m0 = index % c->m_blocks * c->rows;
+    int64_t group = index / parts / c->panels, m0 = index / parts % c->panels * c->panel;
     int64_t m_stride = w->stride[forward ? 1 : 0], k_stride = w->stride[forward ? 0 : 1];
-    char *to = (char *)packed + CONVT3D_ALIGN + index * c->taps * per_tap * element;
+    int64_t k0 = index % parts * PACK_CHANNELS, rows = min64(c->panel, c->m - m0);
+    char *to = (char *)packed + CONVT3D_ALIGN + index / parts * c->taps * tap * element;
     const char *from = w->data + (group * g->group_inputs * w->stride[0] + m0 * m_stride) * element;
-    int64_t rows = min64(c->rows, c->m - m0);
-    for (int64_t k = 0; k < c->k; k++) {
-        for (int64_t d = 0; d < kd; d++) {
-            for (int64_t h = 0; h < kh; h++)
-                plan->type->transpose(
-                    to + ((d * kh + h) * kw * per_tap + k * c->rows) * element, per_tap,
-                    from + (k * k_stride + d * w->stride[2] + h * w->stride[3]) * element, m_stride,
-                    w->stride[4], rows, c->rows, kw);
-        }
+    int64_t together = kernel[2], lines = c->taps / kernel[2];
+    if (w->stride[3] == kernel[2] * w->stride[4] && w->stride[2] == kernel[1] * w->stride[3]) {
+        together = c->taps;
+        lines = 1;
     }
-    if (plan->type->nonfinite(to, c->taps * per_tap))
-        __atomic_store_n(&packed->nonfinite, 1, __ATOMIC_RELAXED);
+    for (int64_t k = k0; k < min64(k0 + PACK_CHANNELS, c->k); k++) {
+        int bad = 0;
+        for (int64_t i = 0; i < lines; i++) {
+            const int64_t at = i / kernel[1] * w->stride[2] + i % kernel[1] * w->stride[3];
+            plan->type->transpose(to + (i * together * tap + k * c->panel) * element, tap,
+                                  from + (k * k_stride + at) * element, m_stride, w->stride[4],
+                                  rows, c->panel, together);
+        }
+        for (int64_t i = 0; i < c->taps && !bad; i++)
+            bad = plan->type->nonfinite(to + (i * tap + k * c->panel) * element, c->panel);
+        if (bad) __atomic_store_n(&packed->nonfinite, 1, __ATOMIC_RELAXED);
+    }
 }
 
 const convt3d_algorithm convt3d_engine_correlate = {

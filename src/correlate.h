@@ -12,9 +12,13 @@
  * lanes: a lane is every stride-th position of a result row, those that share
  * their taps; backward_input has one lane, and the phases in its slab rows.
  *
- * Where samples lie closer together in the caller's memory than positions do, a
- * task takes a run of samples side by side: each position is then 'run' elements
- * long, in slab and tile alike, and nothing else changes.
+ * A tile's vectors lie along positions and its rows are result channels; where
+ * rows are short it is turned: vectors lie along channels, its rows are positions.
+ * Both read the same slab and the same packed weights, and add in the same order.
+ *
+ * Where samples lie closer together in the caller's memory than positions do, or
+ * rows are very short, a task takes a run of samples side by side: each position is
+ * then 'run' elements long, in slab and tile alike, and nothing else changes.
  * SPDX-License-Identifier: MIT */
 #ifndef CONVT3D_CORRELATE_H
 #define CONVT3D_CORRELATE_H
@@ -39,27 +43,36 @@ typedef struct convt3d_part {
     int64_t low, reach, before; /* 'before': the reaches of all parts before it */
 } convt3d_part;
 
-/* How the work is cut into tasks. */
+/* How the work is cut into tasks, and those into tiles. */
 typedef struct convt3d_cut {
     int64_t run, runs;             /* samples side by side, and how many runs that makes */
     int64_t strip, strips;         /* positions of a lane, and how many strips that makes */
+    int64_t groups, group_blocks;  /* groups of a task, and how many blocks that makes */
     int64_t block[2], blocks[2];   /* result rows of a task, and how many blocks that makes */
-    int64_t m_splits;              /* tasks that share a slab's rows, by result channels */
+    int64_t unit_splits;           /* tasks that share a slab's rows, by units */
     int64_t slab_rows[2];          /* the most source rows of a task */
     int64_t row_length;            /* positions of a slab row */
     int64_t row_pitch, tile_pitch; /* elements from row to row in slab and tile */
+    /* A unit: the channels of one group, within one panel, that one column of tiles
+     * computes. */
+    int turned;                     /* vectors lie along channels */
+    int64_t rows, vectors;          /* of the largest tile */
+    int64_t width, in_panel, units; /* a unit's channels; units of a panel, of a group */
+    int64_t together[2];            /* units whose rows are computed and stored at once: as a
+                                       rule, and where channels lie closest in memory */
 } convt3d_cut;
 
 typedef struct convt3d_correlate {
     int64_t m, k;                   /* channels of a group: results, sources */
-    int64_t rows, m_blocks;         /* of a tile; tiles to cover m */
+    int64_t panel, panels;          /* result channels of a row of packed weights */
+    int64_t k_block;                /* source channels that all taps take before the next ones */
     int64_t taps;                   /* of the whole kernel */
     int64_t results[2], sources[2]; /* rows there are: depth, height */
-    convt3d_cut cut[2];             /* one sample at a time; runs of samples */
-    int64_t together;               /* tiles stored at once where channels lie closest */
+    convt3d_cut cut[2];             /* as a rule; where samples lie closest in memory */
     int64_t row_length;             /* positions of a slab row, one channel */
     int64_t lane_length;            /* the most positions of one lane */
     int clip;                       /* work on pieces always: less to multiply */
+    int stream;                     /* results that don't fit the caches */
     int64_t lanes;
     int64_t spans;
     convt3d_lane *lane;
@@ -71,19 +84,42 @@ typedef struct convt3d_correlate {
     int64_t parts;
     int64_t first_position, positions; /* the lowest q0 of a lane; from there to the highest q1 */
     size_t thread_bytes;               /* scratch of one thread, and where its parts start */
-    size_t at_tile, at_full, at_zero, at_segments, at_list[2];
+    size_t at_tile, at_turned, at_full, at_zero, at_program, at_list[2];
 } convt3d_correlate;
 
 enum {
-    CONVT3D_SEGMENTS = 256, /* taps that one kernel call takes */
-    CONVT3D_TEETH = 8,      /* the most lanes that are stored tooth by tooth */
+    CONVT3D_SEGMENTS = 512, /* of a task's program, and its steps, and its pairs */
+    CONVT3D_STEPS = 64,
+    CONVT3D_PAIRS = 64,
+    CONVT3D_TEETH = 8, /* the most lanes that are stored tooth by tooth */
     CONVT3D_ZEROS_LENGTH = 64,
-    CONVT3D_RUN_BYTES = 160,    /* of the samples side by side: at most CONVT3D_ZEROS_LENGTH */
-    CONVT3D_CHANNEL_BYTES = 256 /* of the channels that are stored at once */
+    CONVT3D_RUN_BYTES = 160,        /* of the samples side by side: at most CONVT3D_ZEROS_LENGTH */
+    CONVT3D_CHANNEL_BYTES = 256,    /* of the channels that are stored at once */
+    CONVT3D_STREAM_BYTES = 16 << 20 /* results larger than this go past the caches */
 };
 
-/* One task: a block of result rows, or of strips of them, of a run of samples, one
- * group and a range of channels. */
+/* Depth and height of one term of a result row: a row of the kernel, and one of the
+ * slab. */
+typedef struct convt3d_pair {
+    int64_t kernel_row, slab_row;
+} convt3d_pair;
+
+/* Positions [q0, q1) of a lane, and the segments that sum up to them. */
+typedef struct convt3d_step {
+    int64_t lane, q0, q1, segment, count;
+    int accumulate;
+} convt3d_step;
+
+/* What a result row takes, for any unit: made once, run for several units. */
+typedef struct convt3d_program {
+    convt3d_segment segment[CONVT3D_SEGMENTS];
+    convt3d_step step[CONVT3D_STEPS];
+    convt3d_pair pair[CONVT3D_PAIRS];
+    int64_t segments, steps, pairs;
+} convt3d_program;
+
+/* One task: a block of result rows, or of strips of them, of a run of samples, and a
+ * range of units of one or several groups. */
 typedef struct convt3d_task {
     const convt3d_plan *plan;
     const convt3d_correlate *c;
@@ -91,19 +127,21 @@ typedef struct convt3d_task {
     const convt3d_type_kernels *type;
     convt3d_call *call;
     const convt3d_view *from, *to; /* sources, results */
-    int thread, by_pieces;
-    int64_t together; /* tiles that are stored at once */
-    int64_t sample, run, group;
+    int thread, by_pieces, stream;
+    int64_t sample, run, group, groups;
     int64_t first[2], end[2]; /* result rows: depth, height */
     int64_t q0, q1;           /* the strip's positions, of every lane */
-    int64_t block0, block1;   /* of result channels */
-    char *slab, *tile, *full, *zero;
-    convt3d_segment *segment;
+    int64_t unit0, unit1;     /* counted from the first group's first unit */
+    int64_t together;         /* units that are computed and stored at once */
+    int64_t lane_size;        /* bytes of one lane's rows of these units in the tile */
+    char *slab, *tile, *turned, *full, *zero;
+    convt3d_program *program;
     int64_t *list[2], listed[2]; /* source rows that are in the slab, rising */
 } convt3d_task;
 
 /* correlate_rows.c: the caller's rows into the slab (0 if the run was stopped),
- * and channels m0 to m1 of result row (d, h) from the tile to the caller. */
+ * and channels m0 to m1, counted from the first group's first, of result row (d, h)
+ * from the tile to the caller. */
 int convt3d_correlate_gather(const convt3d_task *t);
 void convt3d_correlate_store(const convt3d_task *t, int64_t m0, int64_t m1, int64_t d, int64_t h);
 
@@ -115,6 +153,10 @@ int64_t convt3d_correlate_shift(const convt3d_task *t, int64_t part);
  * whether a task moves channels side by side, not positions, to or from it. */
 int convt3d_correlate_closest(const convt3d_view *v, int axis);
 int convt3d_correlate_across(const convt3d_task *t, const convt3d_view *v);
+
+/* correlate_cut.c: the two cuts; scratch (0 if it is too large for any memory). */
+void convt3d_correlate_choose_cuts(const convt3d_plan *plan, convt3d_correlate *c);
+int convt3d_correlate_size_scratch(const convt3d_plan *plan, convt3d_correlate *c);
 
 /* correlate_plan.c; the rest of the algorithm is in correlate.c. */
 convt3d_status convt3d_correlate_prepare(convt3d_plan *plan, int *accepted, const char **why,

@@ -18,7 +18,7 @@ int convt3d_correlate_closest(const convt3d_view *v, int axis) {
 }
 
 int convt3d_correlate_across(const convt3d_task *t, const convt3d_view *v) {
-    int64_t channels = v == t->to ? t->c->m : t->c->k;
+    int64_t channels = t->groups * (v == t->to ? t->c->m : t->c->k);
     return t->run == 1 && channels > 1 && magnitude(v->stride[1]) < magnitude(v->stride[4]);
 }
 
@@ -100,8 +100,8 @@ int convt3d_correlate_gather(const convt3d_task *t) {
         for (int64_t h = 0; h < t->listed[1]; h++) {
             const char *row =
                 base + (t->list[0][d] * stride[2] + t->list[1][h] * stride[3]) * element;
-            for (int64_t k = 0; k < c->k; k += CHANNELS) {
-                int64_t channels = min64(CHANNELS, c->k - k);
+            for (int64_t k = 0; k < t->groups * c->k; k += CHANNELS) {
+                int64_t channels = min64(CHANNELS, t->groups * c->k - k);
                 if (convt3d_stopped(&t->call->job, t->thread)) return 0;
                 gather_rows(t, to, row + k * stride[1] * element, channels);
                 to += channels * t->cut->row_pitch * element;
@@ -121,20 +121,28 @@ static void fill(const convt3d_task *t, char *to, int64_t step, int64_t count, d
                        min64(CONVT3D_ZEROS_LENGTH, count - done), value, 0);
 }
 
+/* Whole teeth, to memory that is dense or not. */
+static void store_teeth(const convt3d_task *t, char *to, int64_t step, const void *const *teeth,
+                        int count, int64_t length, double bias) {
+    if (t->stream && to != t->full && count <= 2)
+        t->type->stream(to, teeth, count, length, bias);
+    else
+        t->type->store(to, step, teeth, count, length, bias, 0);
+}
+
 /* The positions u in [u0, u1) of all lanes, one channel's tile rows, to a row. */
 static void store_lanes(const convt3d_task *t, const char *tile, char *to, int64_t step, int64_t u0,
                         int64_t u1, double bias) {
     const convt3d_correlate *c = t->c;
     const int64_t element = (int64_t)t->plan->geometry.element;
     const int64_t stride = t->plan->geometry.axis[2].stride;
-    const int64_t lane_size = t->together * c->rows * t->cut->tile_pitch * element;
     const void *teeth[CONVT3D_TEETH];
     int64_t q0 = convt3d_ceil_div(u0, stride), q1 = u1 / stride; /* whole groups of teeth */
     int together = c->lanes == stride && stride <= CONVT3D_TEETH && q0 < q1;
     if (c->lanes < stride) fill(t, to, step, u1 - u0, bias); /* positions that no tap reaches */
     for (int64_t i = 0; i < c->lanes; i++) {
         const convt3d_lane *lane = &c->lane[i];
-        const char *row = tile + i * lane_size;
+        const char *row = tile + i * t->lane_size;
         if (together) teeth[lane->phase] = row + (q0 - lane->q0) * element;
         /* What isn't part of a whole group: one tooth before, one after. */
         for (int64_t q = lane->q0; q < lane->q1;) {
@@ -151,8 +159,8 @@ static void store_lanes(const convt3d_task *t, const char *tile, char *to, int64
         }
     }
     if (together)
-        t->type->store(to + (q0 * stride - u0) * step * element, step, teeth, (int)stride, q1 - q0,
-                       bias, 0);
+        store_teeth(t, to + (q0 * stride - u0) * step * element, step, teeth, (int)stride, q1 - q0,
+                    bias);
 }
 
 /* ---- Out of the tile, channels or samples side by side ----------------------------------- */
@@ -178,7 +186,6 @@ static void spread_lanes(const convt3d_task *t, const char *tile, convt3d_block 
     const convt3d_correlate *c = t->c;
     const int64_t element = (int64_t)t->plan->geometry.element;
     const int64_t stride = t->plan->geometry.axis[2].stride, step = block.step[1];
-    const int64_t lane_size = t->together * c->rows * t->cut->tile_pitch * element;
     char *to = block.to;
     if (c->lanes < stride) {
         int64_t from = u0, end = u1;
@@ -192,7 +199,7 @@ static void spread_lanes(const convt3d_task *t, const char *tile, convt3d_block 
         const convt3d_lane *lane = &c->lane[i];
         const int64_t q0 = max64(lane->q0, t->q0), q1 = min64(lane->q1, t->q1);
         if (q0 >= q1) continue;
-        block.from = tile + i * lane_size;
+        block.from = tile + i * t->lane_size;
         block.to = to + (q0 * stride + lane->phase - u0) * step * element;
         block.count[1] = q1 - q0;
         t->type->spread(&block);
@@ -247,7 +254,10 @@ static void store_row(const convt3d_task *t, const char *tile, char *to, const c
         store_lanes(t, tile, to, step, axis->before, axis->before + axis->out, load(t, bias));
     } else {
         const void *from = tile;
-        t->type->store(to, step, &from, 1, axis->in, 0, t->call->accumulate);
+        if (t->stream)
+            t->type->stream(to, &from, 1, axis->in, 0);
+        else
+            t->type->store(to, step, &from, 1, axis->in, 0, t->call->accumulate);
     }
 }
 

@@ -11,24 +11,25 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A run of the reduction: k steps, where step j reads 'm' values at
- * a + j*m and a vector row at b + j*ldb. */
+/* A run of the reduction: k steps, where step j reads a row's value at
+ * a + j*a_step and a vector row at b + j*b_step. */
 typedef struct convt3d_segment {
     int64_t a, b; /* offsets from the bases of the call */
     int64_t k;
 } convt3d_segment;
 
-/* One tile: m rows by the kernel's width,
+/* One tile: as many rows and columns as the kernel's size,
  *
- *     c[r*ldc + x] (+)= sum over segments s and steps j < s.k of
- *                       a[s.a + j*m + r] * b[s.b + j*ldb + x]
+ *     c[r*c_row + x] (+)= sum over segments s and steps j < s.k of
+ *                         a[s.a + j*a_step + r*a_row] * b[s.b + j*b_step + x]
  *
  * added in the order of segments and steps, one product at a time: the result
- * doesn't depend on which tile computes it.  'accumulate' 0 starts from zero. */
+ * doesn't depend on which tile computes it, nor on which of the two tensors is a.
+ * 'accumulate' 0 starts from zero. */
 typedef struct convt3d_tile {
     const void *a, *b;
     void *c;
-    int64_t ldb, ldc;
+    int64_t a_step, a_row, b_step, c_row;
     const convt3d_segment *segments;
     int64_t count;
     int accumulate;
@@ -53,13 +54,15 @@ typedef struct convt3d_block {
 } convt3d_block;
 
 #define CONVT3D_MAX_ROWS    16 /* of a tile, over all ISAs */
-#define CONVT3D_MAX_VECTORS 4
+#define CONVT3D_MAX_VECTORS 8
 
 typedef struct convt3d_type_kernels {
-    int lanes;                                                 /* elements of a vector */
-    int rows;                                                  /* rows of the largest tile */
-    int vectors;                                               /* vectors of the widest tile */
-    convt3d_gemm *gemm[CONVT3D_MAX_ROWS][CONVT3D_MAX_VECTORS]; /* [rows - 1][vectors - 1] */
+    int lanes; /* elements of a vector */
+    int panel; /* the most vectors of a row of packed weights */
+    /* The tiles there are, by [rows - 1][vectors - 1]: narrower and lower ones of
+     * each, too.  gemm needs a_row 1. */
+    convt3d_gemm *gemm[CONVT3D_MAX_ROWS][CONVT3D_MAX_VECTORS];
+    convt3d_gemm *gemm_apart[CONVT3D_MAX_ROWS][CONVT3D_MAX_VECTORS];
 
     /* to[j] = from[j*step] */
     void (*gather)(void *to, const void *from, int64_t step, int64_t count);
@@ -73,6 +76,11 @@ typedef struct convt3d_type_kernels {
      * laid tooth by tooth into one. */
     void (*store)(void *to, int64_t step, const void *const *from, int lanes, int64_t count,
                   double bias, int add);
+
+    /* The same for step 1, lanes 1 or 2, without add, past the caches: for results
+     * that don't fit them.  drain() before anybody else reads them. */
+    void (*stream)(void *to, const void *const *from, int lanes, int64_t count, double bias);
+    void (*drain)(void);
 
     /* A block, whichever axis is the closest in the caller's memory. */
     void (*spread)(const convt3d_block *block);

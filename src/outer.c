@@ -116,13 +116,15 @@ static void multiply(const task *t, int64_t block, int64_t tap, int64_t count) {
     const char *b = c->x_is_a ? t->dy : t->x;
     char *sums = t->sums + (block * c->taps + tap) * c->rows * c->b_length * element;
     convt3d_tile tile = {.a = a,
-                         .ldb = c->b_length,
-                         .ldc = c->b_length,
+                         .a_step = c->rows,
+                         .a_row = 1,
+                         .b_step = c->b_length,
+                         .c_row = c->b_length,
                          .segments = t->segment,
                          .count = count,
                          .accumulate = 1};
     for (int64_t j = 0; j < c->b_length;) {
-        int64_t vectors = min64((c->b_length - j) / type->lanes, type->vectors);
+        int64_t vectors = min64((c->b_length - j) / type->lanes, c->vectors);
         tile.b = b + j * element;
         tile.c = sums + j * element;
         type->gemm[c->rows - 1][vectors - 1](&tile);

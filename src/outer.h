@@ -26,10 +26,10 @@ typedef struct convt3d_side {
 typedef struct convt3d_outer {
     convt3d_side x, dy;
     int x_is_a;
-    int64_t rows, a_blocks; /* of a tile; tiles to cover A's channels */
-    int64_t b_length;       /* B's channels, padded to whole vectors */
-    int64_t taps;           /* of the whole kernel */
-    int64_t planes;         /* batch * depth of x: what is cut into chunks */
+    int64_t rows, vectors, a_blocks; /* of a tile; tiles to cover A's channels */
+    int64_t b_length;                /* B's channels, padded to whole vectors */
+    int64_t taps;                    /* of the whole kernel */
+    int64_t planes;                  /* batch * depth of x: what is cut into chunks */
     int64_t chunks, a_splits;
     int64_t block[2]; /* x rows packed at a time: depth, height */
     int64_t spans;

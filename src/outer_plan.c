@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: MIT */
 #include "outer.h"
 #include "error.h"
+#include "tiles.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -16,8 +17,11 @@ static void choose_sides(const convt3d_plan *plan, convt3d_outer *c) {
     int64_t xc = c->x.channels, dyc = c->dy.channels;
     c->x_is_a = tile_work(type, xc, dyc) <= tile_work(type, dyc, xc);
     int64_t a = c->x_is_a ? xc : dyc, b = c->x_is_a ? dyc : xc;
-    c->a_blocks = convt3d_ceil_div(a, type->rows);
-    c->rows = convt3d_ceil_div(a, c->a_blocks);
+    const convt3d_tiles tiles =
+        convt3d_tiles_choose(type, a, convt3d_ceil_div(b, type->lanes), 0, 0);
+    c->rows = tiles.rows;
+    c->vectors = tiles.vectors;
+    c->a_blocks = convt3d_ceil_div(a, c->rows);
     c->b_length = convt3d_ceil_div(b, type->lanes) * type->lanes;
 }
 
@@ -138,7 +142,7 @@ convt3d_status convt3d_outer_prepare(convt3d_plan *plan, int *accepted, const ch
 void convt3d_outer_describe(const convt3d_plan *plan, convt3d_text *text) {
     const convt3d_outer *c = plan->details;
     convt3d_text_add(text, "tile: %lld channels of %s by up to %d vectors of %d channels of %s\n",
-                     (long long)c->rows, c->x_is_a ? "input" : "grad_output", plan->type->vectors,
+                     (long long)c->rows, c->x_is_a ? "input" : "grad_output", (int)c->vectors,
                      plan->type->lanes, c->x_is_a ? "grad_output" : "input");
     convt3d_text_add(text,
                      "reduction: %lld chunk%s of %lld planes, added in order; %lld x %lld rows "

@@ -26,6 +26,19 @@ static inline TARGET VF vf_fma(VF a, VF b, VF c) {
     return _mm256_fmadd_ps(a, b, c);
 }
 
+static inline TARGET void vf_stream(float *p, VF v) {
+    _mm256_stream_ps(p, v);
+}
+static inline TARGET void vf_zip(VF a, VF b, VF *low, VF *high) {
+    const VF even = _mm256_unpacklo_ps(a, b), odd = _mm256_unpackhi_ps(a, b);
+    *low = _mm256_permute2f128_ps(even, odd, 0x20);
+    *high = _mm256_permute2f128_ps(even, odd, 0x31);
+}
+static inline TARGET VF vf_even(VF a, VF b) {
+    const __m256d pairs = _mm256_castps_pd(_mm256_shuffle_ps(a, b, 0x88));
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(pairs, 0xd8));
+}
+
 static inline TARGET VD vd_load(const double *p) {
     return _mm256_loadu_pd(p);
 }
@@ -37,6 +50,17 @@ static inline TARGET VD vd_set1(double x) {
 }
 static inline TARGET VD vd_fma(VD a, VD b, VD c) {
     return _mm256_fmadd_pd(a, b, c);
+}
+static inline TARGET void vd_stream(double *p, VD v) {
+    _mm256_stream_pd(p, v);
+}
+static inline TARGET void vd_zip(VD a, VD b, VD *low, VD *high) {
+    const VD even = _mm256_unpacklo_pd(a, b), odd = _mm256_unpackhi_pd(a, b);
+    *low = _mm256_permute2f128_pd(even, odd, 0x20);
+    *high = _mm256_permute2f128_pd(even, odd, 0x31);
+}
+static inline TARGET VD vd_even(VD a, VD b) {
+    return _mm256_permute4x64_pd(_mm256_unpacklo_pd(a, b), 0xd8);
 }
 
 #endif

@@ -26,6 +26,19 @@ static inline TARGET VF vf_fma(VF a, VF b, VF c) {
     return _mm512_fmadd_ps(a, b, c);
 }
 
+static inline TARGET void vf_stream(float *p, VF v) {
+    _mm512_stream_ps(p, v);
+}
+static inline TARGET void vf_zip(VF a, VF b, VF *low, VF *high) {
+    const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    *low = _mm512_permutex2var_ps(a, first, b);
+    *high = _mm512_permutex2var_ps(a, _mm512_add_epi32(first, _mm512_set1_epi32(8)), b);
+}
+static inline TARGET VF vf_even(VF a, VF b) {
+    return _mm512_permutex2var_ps(
+        a, _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30), b);
+}
+
 static inline TARGET VD vd_load(const double *p) {
     return _mm512_loadu_pd(p);
 }
@@ -37,6 +50,16 @@ static inline TARGET VD vd_set1(double x) {
 }
 static inline TARGET VD vd_fma(VD a, VD b, VD c) {
     return _mm512_fmadd_pd(a, b, c);
+}
+static inline TARGET void vd_stream(double *p, VD v) {
+    _mm512_stream_pd(p, v);
+}
+static inline TARGET void vd_zip(VD a, VD b, VD *low, VD *high) {
+    *low = _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), b);
+    *high = _mm512_permutex2var_pd(a, _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15), b);
+}
+static inline TARGET VD vd_even(VD a, VD b) {
+    return _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14), b);
 }
 
 #endif

@@ -2,8 +2,9 @@
  * CPU with SSE2, NEON or nothing at all can run.
  *
  * A vector header gives, for T = float (VF_*) and double (VD_*): the type, its
- * lanes, and load, store, set1 and fma (a*b + c; here with two roundings where
- * the CPU has no fused one).
+ * lanes, and load, store, set1, fma (a*b + c; here with two roundings where the
+ * CPU has no fused one), stream (a store past the caches, to an aligned address),
+ * zip (a0 b0 a1 b1 ... in two vectors) and even (a0 a2 ... b0 b2 ...).
  * SPDX-License-Identifier: MIT */
 #ifndef CONVT3D_VEC_GENERIC_H
 #define CONVT3D_VEC_GENERIC_H
@@ -35,6 +36,17 @@ static inline VF vf_fma(VF a, VF b, VF c) {
     return a * b + c;
 }
 
+static inline void vf_stream(float *p, VF v) {
+    memcpy(p, &v, sizeof v);
+}
+static inline void vf_zip(VF a, VF b, VF *low, VF *high) {
+    *low = (VF){a[0], b[0], a[1], b[1]};
+    *high = (VF){a[2], b[2], a[3], b[3]};
+}
+static inline VF vf_even(VF a, VF b) {
+    return (VF){a[0], a[2], b[0], b[2]};
+}
+
 static inline VD vd_load(const double *p) {
     VD v;
     memcpy(&v, p, sizeof v);
@@ -48,6 +60,16 @@ static inline VD vd_set1(double x) {
 }
 static inline VD vd_fma(VD a, VD b, VD c) {
     return a * b + c;
+}
+static inline void vd_stream(double *p, VD v) {
+    memcpy(p, &v, sizeof v);
+}
+static inline void vd_zip(VD a, VD b, VD *low, VD *high) {
+    *low = (VD){a[0], b[0]};
+    *high = (VD){a[1], b[1]};
+}
+static inline VD vd_even(VD a, VD b) {
+    return (VD){a[0], b[0]};
 }
 
 #endif

@@ -6,13 +6,12 @@
 #define ISA           x86_avx2
 #define ISA_SUPPORTED (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
 
-/* 6 x 2 vectors: 12 sums, 2 of b and 1 of a fit 16 registers. */
-#define TILE_ROWS    6
-#define TILE_VECTORS 2
+#define DRAIN _mm_sfence
+
+/* 12 sums, up to 3 vectors of b and 1 of a fit 16 registers. */
+#define PANEL 3
 #define TILES(do)                                                                                  \
-    do                                                                                             \
-    (1, 1) do(2, 1) do(3, 1) do(4, 1) do(5, 1) do(6, 1) do(1, 2) do(2, 2) do(3, 2) do(4, 2) do(    \
-        5, 2) do(6, 2)
+    ROWS_12(do, 1) ROWS_6(do, 2) ROWS_4(do, 3) ROWS_2(do, 4) ROWS_1(do, 5) ROWS_1(do, 6)
 
 #include "isa.inc"
 #else

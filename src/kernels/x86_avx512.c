@@ -9,24 +9,15 @@
     (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&                    \
      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
 
-/* 12 x 2 vectors: 24 sums and 2 of b, with a from memory, fit 32 registers. */
-#define TILE_ROWS    12
-#define TILE_VECTORS 2
+#define DRAIN _mm_sfence
+
+/* 24 sums and a few vectors of b, with a from memory, fit 32 registers; wide tiles
+ * are for few rows. */
+#define PANEL 4
 #define TILES(do)                                                                                  \
-    do                                                                                             \
-    (1, 1) do(2, 1) do(3, 1) do(4, 1) do(5, 1) do(6, 1) do(7, 1) do(8, 1) do(9, 1) do(10, 1) do(   \
-        11,                                                                                        \
-        1) do(12,                                                                                  \
-              1) do(1, 2) do(2, 2) do(3, 2) do(4,                                                  \
-                                               2) do(5,                                            \
-                                                     2) do(6,                                      \
-                                                           2) do(7,                                \
-                                                                 2) do(8,                          \
-                                                                       2) do(9,                    \
-                                                                             2) do(10,             \
-                                                                                   2) do(11,       \
-                                                                                         2) do(12, \
-                                                                                               2)
+    ROWS_12(do, 1)                                                                                 \
+    ROWS_12(do, 2) ROWS_9(do, 3) ROWS_6(do, 4) ROWS_4(do, 5) ROWS_4(do, 6) ROWS_2(do, 7)           \
+        ROWS_2(do, 8)
 
 #include "isa.inc"
 #else

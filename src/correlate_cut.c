@@ -1,0 +1,350 @@
+/* correlate_cut: how forward and backward_input are cut into tasks and tiles, and what
+ * scratch that takes.
+ * SPDX-License-Identifier: MIT */
+#include "correlate.h"
+#include "error.h"
+#include "tiles.h"
+
+#include <string.h>
+
+static const double OWN_CACHE = 768 * 1024, SHARED_CACHE = 3072 * 1024;
+static const double HEAVY_WEIGHTS = 1024 * 1024;
+
+/* ---- Tasks ---------------------------------------------------------------------- */
+
+static int64_t sources_of(const convt3d_plan *plan, int a, int64_t results) {
+    const convt3d_axis *axis = &plan->geometry.axis[a];
+    return plan->direction == CONVT3D_FORWARD ? convt3d_inputs_of_outputs(axis, results)
+                                              : convt3d_outputs_of_inputs(axis, results);
+}
+
+static void set_block(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut, int a,
+                      int64_t block) {
+    cut->block[a] = block;
+    cut->blocks[a] = convt3d_ceil_div(c->results[a], block);
+    cut->slab_rows[a] = sources_of(plan, a, block);
+}
+
+static double slab_bytes(const convt3d_plan *plan, const convt3d_correlate *c,
+                         const convt3d_cut *cut) {
+    return (double)cut->slab_rows[0] * (double)cut->slab_rows[1] * (double)cut->groups *
+           (double)c->k * (double)cut->row_length * (double)cut->run *
+           (double)plan->geometry.element;
+}
+
+/* The next axis to halve a task's block along, depth first; -1: none is left.  Blocks
+ * of one stride share all of their source rows: they are cut only where they must. */
+static int next_axis(const convt3d_plan *plan, const convt3d_correlate *c, const convt3d_cut *cut,
+                     int must, int64_t *unit) {
+    const convt3d_geometry *g = &plan->geometry;
+    for (int pass = 0; pass <= must; pass++) {
+        for (int a = 0; a < 2; a++) {
+            *unit = 1;
+            if (plan->direction == CONVT3D_FORWARD && pass == 0)
+                *unit = min64(g->axis[a].stride, c->results[a]);
+            if (cut->block[a] > *unit) return a;
+        }
+    }
+    return -1;
+}
+
+static double tasks_of(const convt3d_correlate *c, const convt3d_cut *cut) {
+    (void)c;
+    return (double)cut->runs * (double)cut->group_blocks * (double)cut->strips *
+           (double)cut->blocks[0] * (double)cut->blocks[1];
+}
+
+static void split_units(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut,
+                        double wanted) {
+    double tasks = tasks_of(c, cut);
+    (void)plan;
+    cut->unit_splits = 1;
+    if (tasks > 0 && tasks < wanted)
+        cut->unit_splits =
+            max64(1, min64(cut->units * cut->groups, (int64_t)(wanted / tasks + 0.999)));
+}
+
+/* Halves the blocks until the slab fits the cache and there is enough to share out;
+ * layers whose weights are what is large are shared out by channels, so that the
+ * weights are read once.  Results don't depend on it. */
+static void choose_blocks(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut,
+                          double cache) {
+    const double weights =
+        (double)c->m * (double)c->k * (double)c->taps * (double)plan->geometry.element;
+    const double wanted = 4.0 * plan->threads;
+    for (int a = 0; a < 2; a++) set_block(plan, c, cut, a, c->results[a]);
+    cut->unit_splits = 1;
+    for (;;) {
+        const int large = slab_bytes(plan, c, cut) > cache;
+        const int heavy = weights > HEAVY_WEIGHTS && cut->units >= 2 * plan->threads;
+        int64_t unit;
+        if (!large && (heavy || tasks_of(c, cut) >= wanted)) break;
+        int a = next_axis(plan, c, cut, large, &unit);
+        if (a < 0) break;
+        int64_t half = (cut->block[a] + 1) / 2;
+        half = convt3d_ceil_div(half, unit) * unit;
+        set_block(plan, c, cut, a, half < cut->block[a] ? half : cut->block[a] - unit);
+    }
+    split_units(plan, c, cut, weights > HEAVY_WEIGHTS ? wanted : wanted / 2);
+}
+
+static int folds_rows(const convt3d_plan *plan) {
+    return plan->direction == CONVT3D_FORWARD && plan->geometry.axis[2].mode != CONVT3D_ZEROS;
+}
+
+static void set_strips(const convt3d_correlate *c, convt3d_cut *cut, int64_t strips) {
+    enum {
+        UNIT = 8 /* positions: whole vectors, whatever the run */
+    };
+    int64_t strip = convt3d_ceil_div(convt3d_ceil_div(c->positions, strips), UNIT) * UNIT;
+    const convt3d_part *last = &c->part[c->parts - 1];
+    cut->strip = c->lane_length;
+    cut->strips = 1;
+    cut->row_length = c->row_length;
+    if (strips == 1 || strip >= c->positions) return;
+    cut->strip = strip;
+    cut->strips = convt3d_ceil_div(c->positions, strip);
+    cut->row_length = last->before + last->reach + c->parts * strip;
+}
+
+/* Samples side by side: about two cache lines of them, so that most lines are
+ * written whole, in equal shares, and strips of rows so that a few result rows'
+ * sources fit the shared cache.  Where they don't, fewer samples. */
+static void choose_run(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut,
+                       double cache) {
+    enum {
+        ROWS = 4,  /* result rows along the height */
+        STRIP = 16 /* the fewest positions */
+    };
+    const convt3d_geometry *g = &plan->geometry;
+    const int64_t line = CONVT3D_RUN_BYTES / (int64_t)g->element;
+    const int64_t run = min64(max64(g->batch, 1), line);
+    const int64_t depth =
+        plan->direction == CONVT3D_FORWARD ? min64(g->axis[0].stride, c->results[0]) : 1;
+    const double rows = (double)sources_of(plan, 0, depth) *
+                        (double)sources_of(plan, 1, min64(ROWS, c->results[1])) * (double)c->k *
+                        (double)g->element;
+    double one;
+    int64_t most = line;
+    set_strips(c, cut, 1);
+    for (int64_t n = 2; !folds_rows(plan) && rows * (double)run * (double)cut->row_length > cache &&
+                        c->positions / n >= STRIP;
+         n *= 2)
+        set_strips(c, cut, n);
+    one = (double)sources_of(plan, 0, 1) * (double)sources_of(plan, 1, 1) * (double)c->k *
+              (double)cut->row_length +
+          (double)c->lanes * (double)CONVT3D_MAX_ROWS * (double)cut->strip;
+    if (folds_rows(plan)) one += (double)g->axis[2].full;
+    while (most > 1 && (double)most * one * (double)g->element > cache) most--;
+    cut->runs = convt3d_ceil_div(g->batch, most);
+    cut->run = cut->runs ? convt3d_ceil_div(g->batch, cut->runs) : 1;
+}
+
+/* ---- Tiles --------------------------------------------------------------------------- */
+
+/* Cycles that one result row's positions take for each source channel of each row of
+ * the kernel, with vectors along positions or along channels. */
+static double straight_cycles(const convt3d_plan *plan, const convt3d_correlate *c,
+                              const convt3d_cut *cut, int64_t channels, int64_t positions,
+                              convt3d_tiles *tiles) {
+    const int64_t vectors = convt3d_ceil_div(positions * cut->run, plan->type->lanes);
+    *tiles = convt3d_tiles_choose(plan->type, channels, vectors, 1, 0);
+    return tiles->cycles * (double)c->m / (double)channels;
+}
+
+static double turned_cycles(const convt3d_plan *plan, const convt3d_correlate *c,
+                            const convt3d_cut *cut, int64_t vectors, int64_t positions) {
+    const convt3d_tiles tiles =
+        convt3d_tiles_choose(plan->type, positions * cut->run, vectors, 0, vectors);
+    const double turning =
+        (double)positions * (double)cut->run * (double)c->m / (4.0 * (double)max64(c->k, 1));
+    return tiles.cycles * (double)(c->panel / plan->type->lanes) / (double)vectors *
+               (double)c->panels +
+           turning;
+}
+
+typedef struct cost {
+    double straight, turned;
+} cost;
+
+/* Over all pieces of a row, for the unit that 'vectors' is the width of, turned. */
+static cost row_cost(const convt3d_plan *plan, const convt3d_correlate *c, const convt3d_cut *cut,
+                     int64_t vectors) {
+    const int64_t channels = min64(c->panel, c->m);
+    cost sum = {0, 0};
+    for (int64_t i = 0; i < c->lanes; i++) {
+        const convt3d_lane *lane = &c->lane[i];
+        const convt3d_piece whole = {lane->q0, lane->q1, lane->tap0, lane->tap1};
+        const int64_t pieces = c->clip ? lane->piece1 - lane->piece0 : 1;
+        for (int64_t j = 0; j < min64(pieces, 64); j++) {
+            const convt3d_piece *piece = c->clip ? &c->piece[lane->piece0 + j] : &whole;
+            const double taps = (double)(piece->tap1 - piece->tap0);
+            const int64_t positions = min64(piece->q1 - piece->q0, cut->strip);
+            convt3d_tiles tiles;
+            sum.straight += taps * straight_cycles(plan, c, cut, channels, positions, &tiles);
+            sum.turned += taps * turned_cycles(plan, c, cut, vectors, positions);
+        }
+    }
+    return sum;
+}
+
+/* The unit's weights through all taps of one stride phase should stay in a core's own
+ * cache while rows pass by. */
+static double phase_bytes(const convt3d_plan *plan, const convt3d_correlate *c, int64_t width) {
+    const convt3d_axis *axis = plan->geometry.axis;
+    double taps = (double)c->taps;
+    for (int a = 0; a < 2 && plan->direction == CONVT3D_FORWARD; a++)
+        taps /= (double)min64(axis[a].kernel, convt3d_tap_period(&axis[a]));
+    return taps * (double)c->k * (double)width * (double)plan->geometry.element;
+}
+
+static void choose_tiles(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut) {
+    const int64_t lanes = plan->type->lanes, most = c->panel / lanes;
+    const int64_t positions = min64(c->lane_length, cut->strip) * cut->run;
+    const int64_t channels = min64(c->panel, c->m);
+    convt3d_tiles tiles =
+        convt3d_tiles_choose(plan->type, channels, convt3d_ceil_div(positions, lanes), 1, 0);
+    double best = row_cost(plan, c, cut, 1).straight;
+    cut->turned = 0;
+    cut->vectors = tiles.vectors;
+    cut->rows = tiles.rows;
+    cut->width = tiles.rows;
+    for (int64_t v = 1; v <= most && c->panel % lanes == 0; v++) {
+        double cycles = row_cost(plan, c, cut, v).turned;
+        if (phase_bytes(plan, c, v * lanes) > OWN_CACHE) cycles *= 1.1;
+        if (cycles >= best) continue;
+        best = cycles;
+        tiles = convt3d_tiles_choose(plan->type, positions, v, 0, v);
+        cut->turned = 1;
+        cut->vectors = v;
+        cut->rows = tiles.rows;
+        cut->width = v * lanes;
+    }
+    cut->in_panel = convt3d_ceil_div(c->panel, cut->width);
+    cut->units = (c->panels - 1) * cut->in_panel +
+                 convt3d_ceil_div(c->m - (c->panels - 1) * c->panel, cut->width);
+}
+
+/* Units that share a program: few, so that their weights and sums stay close, but
+ * for thin ones it is the program that costs. */
+static void choose_together(const convt3d_plan *plan, const convt3d_correlate *c,
+                            convt3d_cut *cut) {
+    const int64_t element = (int64_t)plan->geometry.element, units = cut->units * cut->groups;
+    const double tile =
+        (double)max64(c->lanes, 1) * (double)cut->width * (double)cut->tile_pitch * (double)element;
+    const double weights = phase_bytes(plan, c, cut->width);
+    const int64_t line = convt3d_ceil_div(CONVT3D_CHANNEL_BYTES, cut->width * element);
+    int64_t near = 1;
+    while (near < units && (double)(near + 1) * (tile + weights) < 24 * 1024) near++;
+    cut->together[0] = near;
+    cut->together[1] = max64(near, min64(units, line));
+    if ((double)cut->together[1] * tile > 128 * 1024) cut->together[1] = near;
+}
+
+/* ---- The two cuts ---------------------------------------------------------------------- */
+
+/* Groups of a task: thin ones are taken together, so that what a row takes is worked
+ * out once for all of them. */
+static void choose_groups(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut) {
+    const convt3d_geometry *g = &plan->geometry;
+    int64_t most = 1;
+    if (c->m * c->k <= 16) most = max64(1, 16 / max64(max64(c->m, c->k), 1));
+    cut->group_blocks = convt3d_ceil_div(g->groups, min64(most, g->groups));
+    cut->groups = convt3d_ceil_div(g->groups, cut->group_blocks);
+}
+
+/* Rows of the slab and of the tile.  Rows of runs are an odd number of cache
+ * lines apart, or the channels of one position would share a cache's set. */
+static int set_pitches(const convt3d_plan *plan, convt3d_cut *cut) {
+    const int64_t lanes = plan->type->lanes;
+    const int64_t line = CONVT3D_ALIGN / (int64_t)plan->geometry.element;
+    if (max64(cut->row_length, cut->strip) > (INT64_MAX - 4 * (lanes + line)) / cut->run) return 0;
+    cut->row_pitch = cut->row_length * cut->run;
+    if (cut->run > 1) cut->row_pitch = (convt3d_ceil_div(cut->row_pitch, line) | 1) * line;
+    cut->tile_pitch = convt3d_ceil_div(cut->strip * cut->run, lanes) * lanes + lanes;
+    return 1;
+}
+
+/* A core's own cache holds the slab of one sample; that of a run may take more,
+ * since its rows are read from one end to the other. */
+static void finish_cut(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut) {
+    choose_tiles(plan, c, cut);
+    choose_groups(plan, c, cut);
+    choose_blocks(plan, c, cut, cut->run > 1 ? SHARED_CACHE : OWN_CACHE);
+    if (set_pitches(plan, cut)) choose_together(plan, c, cut);
+}
+
+void convt3d_correlate_choose_cuts(const convt3d_plan *plan, convt3d_correlate *c) {
+    const convt3d_geometry *g = &plan->geometry;
+    const int64_t short_row = 8;
+    double bytes = (double)g->element * (double)g->batch * (double)g->groups * (double)c->m *
+                   (double)c->results[0] * (double)c->results[1];
+    bytes *= (double)(plan->direction == CONVT3D_FORWARD ? g->axis[2].out : g->axis[2].in);
+    c->stream = bytes > CONVT3D_STREAM_BYTES;
+    choose_run(plan, c, &c->cut[1], SHARED_CACHE);
+    finish_cut(plan, c, &c->cut[1]);
+    c->cut[0].run = 1;
+    c->cut[0].runs = g->batch;
+    set_strips(c, &c->cut[0], 1);
+    finish_cut(plan, c, &c->cut[0]);
+    /* Very short rows: samples make them longer, whatever the order of memory. */
+    if (c->cut[1].run > 1 && c->lane_length <= short_row && c->cut[1].strips == 1)
+        c->cut[0] = c->cut[1];
+}
+
+/* One part of the scratch: the larger of what the two cuts need. */
+static int size_part(const convt3d_plan *plan, const int64_t sizes[2][4], int64_t slack,
+                     size_t *total) {
+    size_t bytes[2] = {0, 0}, element = plan->geometry.element;
+    for (int i = 0; i < 2; i++) {
+        if (!convt3d_bytes(sizes[i], 4, element, &bytes[i])) return 0;
+    }
+    if (!convt3d_grow(total, 1, bytes[0] > bytes[1] ? bytes[0] : bytes[1]) ||
+        !convt3d_grow(total, (size_t)slack, element))
+        return 0;
+    *total = convt3d_round_up(*total);
+    return 1;
+}
+
+/* Lays out a thread's scratch: slab, tile rows, turned tile rows, full row, zeros,
+ * program, the two lists of source rows.  Tiles read and write past their ends, by less
+ * than a vector. */
+int convt3d_correlate_size_scratch(const convt3d_plan *plan, convt3d_correlate *c) {
+    int64_t slab[2][4], tile[2][4], turned[2][4], row[2][4];
+    const int64_t lanes = plan->type->lanes;
+    const int64_t full = folds_rows(plan) ? plan->geometry.axis[2].full : 0;
+    size_t total = 0;
+    for (int i = 0; i < 2; i++) {
+        convt3d_cut *cut = &c->cut[i];
+        if (!set_pitches(plan, cut)) return 0;
+        const int64_t together = max64(cut->together[0], cut->together[1]);
+        const int64_t sizes[4][4] = {
+            {cut->slab_rows[0], cut->slab_rows[1], cut->groups * c->k, cut->row_pitch},
+            {max64(c->lanes, 1), together, cut->width, cut->tile_pitch},
+            {cut->turned, cut->strip * cut->run + lanes, cut->width + lanes, 1},
+            {1, 1, cut->run, full}};
+        memcpy(slab[i], sizes[0], sizeof slab[i]);
+        memcpy(tile[i], sizes[1], sizeof tile[i]);
+        memcpy(turned[i], sizes[2], sizeof turned[i]);
+        memcpy(row[i], sizes[3], sizeof row[i]);
+    }
+    if (!size_part(plan, slab, lanes, &total)) return 0;
+    c->at_tile = total;
+    if (!size_part(plan, tile, 0, &total)) return 0;
+    c->at_turned = total;
+    if (!size_part(plan, turned, 0, &total)) return 0;
+    c->at_full = total;
+    if (!size_part(plan, row, 0, &total)) return 0;
+    c->at_zero = total;
+    if (!convt3d_grow(&total, CONVT3D_ZEROS_LENGTH + 1, plan->geometry.element)) return 0;
+    c->at_program = total = convt3d_round_up(total);
+    if (!convt3d_grow(&total, 1, sizeof(convt3d_program))) return 0;
+    for (int a = 0; a < 2; a++) {
+        c->at_list[a] = total = convt3d_round_up(total);
+        if (!convt3d_grow(&total, (size_t)max64(c->cut[0].slab_rows[a], c->cut[1].slab_rows[a]),
+                          sizeof(int64_t)))
+            return 0;
+    }
+    c->thread_bytes = convt3d_round_up(total);
+    return 1;
+}
