@@ -266,6 +266,9 @@ static void run_row(const convt3d_task *t, int64_t unit0, int64_t unit1, int64_t
     walk w = walk_of(t, d);
     t->program->segments = t->program->steps = 0;
     const int many = next_pairs(t, &w, h);
+    const unit first = unit_at(t, unit0), last = unit_at(t, unit1 - 1);
+    if (t->stream)
+        convt3d_correlate_foresee(t, first_channel(t, &first), end_channel(t, &last), d, h);
     for (int64_t i = 0; i < c->lanes; i++) {
         const convt3d_lane *lane = &c->lane[i];
         const convt3d_piece whole = {lane->q0, lane->q1, lane->tap0, lane->tap1};
@@ -285,16 +288,16 @@ static void run_row(const convt3d_task *t, int64_t unit0, int64_t unit1, int64_t
     }
     run_program(t, unit0, unit1);
     if (convt3d_stopped(&t->call->job, t->thread)) return;
-    const unit first = unit_at(t, unit0), last = unit_at(t, unit1 - 1);
     convt3d_correlate_store(t, first_channel(t, &first), end_channel(t, &last), d, h);
 }
 
 /* ---- The task ------------------------------------------------------------------------------ */
 
-/* Rows of one stride phase share their taps, and so the weights in cache. */
+/* Rows of one stride phase share their taps: they come one after another where all
+ * taps' weights would not stay close. */
 static void run_phases(const convt3d_task *t) {
     int64_t apart[2] = {1, 1}, phase[2];
-    for (int a = 0; a < 2 && t->plan->direction == CONVT3D_FORWARD; a++)
+    for (int a = 0; a < 2 && t->cut->by_phase; a++)
         apart[a] = min64(t->plan->geometry.axis[a].stride, t->cut->block[a]);
     for (phase[0] = 0; phase[0] < apart[0]; phase[0]++) {
         for (phase[1] = 0; phase[1] < apart[1]; phase[1]++) {
@@ -372,7 +375,8 @@ static void run_task(void *arg, int64_t index, int thread) {
     t.together = t.cut->together[t.cut->run == 1 && convt3d_correlate_across(&t, t.to)];
     t.lane_size = min64(t.together * t.cut->width, t.groups * c->m) * t.cut->tile_pitch *
                   (int64_t)plan->geometry.element;
-    memset(t.zero, 0, CONVT3D_ZEROS_LENGTH * plan->geometry.element);
+    memset(t.zero, 0, c->zeros_bytes);
+    convt3d_correlate_set_teeth(&t);
     if (convt3d_correlate_gather(&t)) run_phases(&t);
     if (t.stream) t.type->drain();
 }

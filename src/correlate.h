@@ -55,6 +55,7 @@ typedef struct convt3d_cut {
     int64_t row_pitch, tile_pitch; /* elements from row to row in slab and tile */
     /* A unit: the channels of one group, within one panel, that one column of tiles
      * computes. */
+    int by_phase;                   /* rows of one stride phase one after another */
     int turned;                     /* vectors lie along channels */
     int64_t rows, vectors;          /* of the largest tile */
     int64_t width, in_panel, units; /* a unit's channels; units of a panel, of a group */
@@ -83,6 +84,7 @@ typedef struct convt3d_correlate {
     int64_t *tap_part, *span_part; /* which part each belongs to */
     int64_t parts;
     int64_t first_position, positions; /* the lowest q0 of a lane; from there to the highest q1 */
+    size_t zeros_bytes;                /* of a tile row of zeros */
     size_t thread_bytes;               /* scratch of one thread, and where its parts start */
     size_t at_tile, at_turned, at_full, at_zero, at_program, at_list[2];
 } convt3d_correlate;
@@ -133,17 +135,23 @@ typedef struct convt3d_task {
     int64_t q0, q1;           /* the strip's positions, of every lane */
     int64_t unit0, unit1;     /* counted from the first group's first unit */
     int64_t together;         /* units that are computed and stored at once */
-    int64_t lane_size;        /* bytes of one lane's rows of these units in the tile */
+    int teeth;                /* phases of a result row's positions in order; 0: too many */
+    int64_t tooth[CONVT3D_TEETH];
+    int64_t lane_size; /* bytes of one lane's rows of these units in the tile */
     char *slab, *tile, *turned, *full, *zero;
     convt3d_program *program;
     int64_t *list[2], listed[2]; /* source rows that are in the slab, rising */
 } convt3d_task;
 
-/* correlate_rows.c: the caller's rows into the slab (0 if the run was stopped),
+/* correlate_rows.c: works out t->tooth; the caller's rows into the slab (0 if the run was stopped),
  * and channels m0 to m1, counted from the first group's first, of result row (d, h)
  * from the tile to the caller. */
+void convt3d_correlate_set_teeth(convt3d_task *t);
 int convt3d_correlate_gather(const convt3d_task *t);
 void convt3d_correlate_store(const convt3d_task *t, int64_t m0, int64_t m1, int64_t d, int64_t h);
+
+/* Asks for the cache lines that these rows share with their neighbours. */
+void convt3d_correlate_foresee(const convt3d_task *t, int64_t m0, int64_t m1, int64_t d, int64_t h);
 
 /* How much nearer to its start the strip's row holds what the whole row holds in
  * this part. */

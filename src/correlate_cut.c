@@ -8,7 +8,7 @@
 #include <string.h>
 
 static const double OWN_CACHE = 768 * 1024, SHARED_CACHE = 3072 * 1024;
-static const double HEAVY_WEIGHTS = 1024 * 1024;
+static const double HEAVY_WEIGHTS = 1024 * 1024, NEAR_WEIGHTS = 192 * 1024;
 
 /* ---- Tasks ---------------------------------------------------------------------- */
 
@@ -220,6 +220,10 @@ static void choose_tiles(const convt3d_plan *plan, const convt3d_correlate *c, c
         cut->rows = tiles.rows;
         cut->width = v * lanes;
     }
+    cut->by_phase =
+        plan->direction == CONVT3D_FORWARD &&
+        (double)c->taps * (double)c->k * (double)cut->width * (double)plan->geometry.element >
+            NEAR_WEIGHTS;
     cut->in_panel = convt3d_ceil_div(c->panel, cut->width);
     cut->units = (c->panels - 1) * cut->in_panel +
                  convt3d_ceil_div(c->m - (c->panels - 1) * c->panel, cut->width);
@@ -336,7 +340,9 @@ int convt3d_correlate_size_scratch(const convt3d_plan *plan, convt3d_correlate *
     c->at_full = total;
     if (!size_part(plan, row, 0, &total)) return 0;
     c->at_zero = total;
-    if (!convt3d_grow(&total, CONVT3D_ZEROS_LENGTH + 1, plan->geometry.element)) return 0;
+    c->zeros_bytes = (size_t)max64(CONVT3D_ZEROS_LENGTH + lanes, c->cut[0].tile_pitch) *
+                     plan->geometry.element; /* no longer than the tile itself */
+    if (!convt3d_grow(&total, 1, c->zeros_bytes)) return 0;
     c->at_program = total = convt3d_round_up(total);
     if (!convt3d_grow(&total, 1, sizeof(convt3d_program))) return 0;
     for (int a = 0; a < 2; a++) {

@@ -113,54 +113,55 @@ int convt3d_correlate_gather(const convt3d_task *t) {
 
 /* ---- Out of the tile, position by position ---------------------------------------------- */
 
-static void fill(const convt3d_task *t, char *to, int64_t step, int64_t count, double value) {
-    const int64_t element = (int64_t)t->plan->geometry.element;
-    const void *zero = t->zero;
-    for (int64_t done = 0; done < count; done += CONVT3D_ZEROS_LENGTH)
-        t->type->store(to + done * step * element, step, &zero, 1,
-                       min64(CONVT3D_ZEROS_LENGTH, count - done), value, 0);
+/* The phase of position u, and its place among the positions of that phase, as a tile
+ * row holds them: bytes from the row's start in lane 0; -1: no tap reaches the phase. */
+static int64_t tooth_at(const convt3d_task *t, int64_t u) {
+    const int64_t stride = t->plan->geometry.axis[2].stride;
+    for (int64_t i = 0; i < t->c->lanes; i++) {
+        const convt3d_lane *lane = &t->c->lane[i];
+        if (lane->phase == u % stride)
+            return i * t->lane_size + (u / stride - lane->q0) * (int64_t)t->plan->geometry.element;
+    }
+    return -1;
 }
 
-/* Whole teeth, to memory that is dense or not. */
-static void store_teeth(const convt3d_task *t, char *to, int64_t step, const void *const *teeth,
-                        int count, int64_t length, double bias) {
-    if (t->stream && to != t->full && count <= 2)
-        t->type->stream(to, teeth, count, length, bias);
-    else
-        t->type->store(to, step, teeth, count, length, bias, 0);
+void convt3d_correlate_set_teeth(convt3d_task *t) {
+    const convt3d_axis *axis = &t->plan->geometry.axis[2];
+    const int64_t u0 = axis->mode == CONVT3D_ZEROS ? axis->before : 0;
+    t->teeth = 0;
+    if (t->plan->direction != CONVT3D_FORWARD || axis->stride > CONVT3D_TEETH) return;
+    for (; t->teeth < axis->stride; t->teeth++) t->tooth[t->teeth] = tooth_at(t, u0 + t->teeth);
+}
+
+/* Too many phases for teeth: zeros first, then every stride-th position, lane by lane. */
+static void store_sparse(const convt3d_task *t, const char *tile, char *to, int64_t step,
+                         int64_t u0, int64_t u1, double bias) {
+    const convt3d_correlate *c = t->c;
+    const int64_t element = (int64_t)t->plan->geometry.element;
+    const int64_t stride = t->plan->geometry.axis[2].stride;
+    const void *from = t->zero;
+    for (int64_t u = u0; u < u1 && c->lanes < stride; u += CONVT3D_ZEROS_LENGTH)
+        t->type->store(to + (u - u0) * step * element, step, &from, 1,
+                       min64(CONVT3D_ZEROS_LENGTH, u1 - u), bias, CONVT3D_STORE_PLAIN);
+    for (int64_t i = 0; i < c->lanes; i++) {
+        const convt3d_lane *lane = &c->lane[i];
+        from = tile + i * t->lane_size;
+        t->type->store(to + (lane->q0 * stride + lane->phase - u0) * step * element, stride * step,
+                       &from, 1, lane->q1 - lane->q0, bias, CONVT3D_STORE_PLAIN);
+    }
 }
 
 /* The positions u in [u0, u1) of all lanes, one channel's tile rows, to a row. */
 static void store_lanes(const convt3d_task *t, const char *tile, char *to, int64_t step, int64_t u0,
                         int64_t u1, double bias) {
-    const convt3d_correlate *c = t->c;
-    const int64_t element = (int64_t)t->plan->geometry.element;
-    const int64_t stride = t->plan->geometry.axis[2].stride;
     const void *teeth[CONVT3D_TEETH];
-    int64_t q0 = convt3d_ceil_div(u0, stride), q1 = u1 / stride; /* whole groups of teeth */
-    int together = c->lanes == stride && stride <= CONVT3D_TEETH && q0 < q1;
-    if (c->lanes < stride) fill(t, to, step, u1 - u0, bias); /* positions that no tap reaches */
-    for (int64_t i = 0; i < c->lanes; i++) {
-        const convt3d_lane *lane = &c->lane[i];
-        const char *row = tile + i * t->lane_size;
-        if (together) teeth[lane->phase] = row + (q0 - lane->q0) * element;
-        /* What isn't part of a whole group: one tooth before, one after. */
-        for (int64_t q = lane->q0; q < lane->q1;) {
-            int64_t count = lane->q1 - q;
-            if (together && q == q0) {
-                q = q1;
-                continue;
-            }
-            if (together && q < q0) count = q0 - q;
-            const void *from = row + (q - lane->q0) * element;
-            t->type->store(to + (q * stride + lane->phase - u0) * step * element, stride * step,
-                           &from, 1, count, bias, 0);
-            q += count;
-        }
+    if (!t->teeth) {
+        store_sparse(t, tile, to, step, u0, u1, bias);
+        return;
     }
-    if (together)
-        store_teeth(t, to + (q0 * stride - u0) * step * element, step, teeth, (int)stride, q1 - q0,
-                    bias);
+    for (int i = 0; i < t->teeth; i++) teeth[i] = t->tooth[i] < 0 ? t->zero : tile + t->tooth[i];
+    t->type->store(to, step, teeth, t->teeth, u1 - u0, bias,
+                   t->stream && to != t->full ? CONVT3D_STORE_PAST : CONVT3D_STORE_PLAIN);
 }
 
 /* ---- Out of the tile, channels or samples side by side ----------------------------------- */
@@ -254,10 +255,22 @@ static void store_row(const convt3d_task *t, const char *tile, char *to, const c
         store_lanes(t, tile, to, step, axis->before, axis->before + axis->out, load(t, bias));
     } else {
         const void *from = tile;
-        if (t->stream)
-            t->type->stream(to, &from, 1, axis->in, 0);
-        else
-            t->type->store(to, step, &from, 1, axis->in, 0, t->call->accumulate);
+        t->type->store(to, step, &from, 1, axis->in, 0,
+                       t->call->accumulate ? CONVT3D_STORE_ADD
+                       : t->stream         ? CONVT3D_STORE_PAST
+                                           : CONVT3D_STORE_PLAIN);
+    }
+}
+
+void convt3d_correlate_foresee(const convt3d_task *t, int64_t m0, int64_t m1, int64_t d,
+                               int64_t h) {
+    const int64_t element = (int64_t)t->plan->geometry.element, *stride = t->to->stride;
+    const char *row = t->to->data + (t->sample * stride[0] + (t->group * t->c->m + m0) * stride[1] +
+                                     d * stride[2] + h * stride[3]) *
+                                        element;
+    for (int64_t m = m0; m < m1; m++, row += stride[1] * element) {
+        __builtin_prefetch(row, 1);
+        __builtin_prefetch(row + (t->to->size[4] - 1) * element, 1);
     }
 }
 

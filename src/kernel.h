@@ -56,6 +56,12 @@ typedef struct convt3d_block {
 #define CONVT3D_MAX_ROWS    16 /* of a tile, over all ISAs */
 #define CONVT3D_MAX_VECTORS 8
 
+typedef enum convt3d_store {
+    CONVT3D_STORE_PLAIN,
+    CONVT3D_STORE_ADD,
+    CONVT3D_STORE_PAST
+} convt3d_store;
+
 typedef struct convt3d_type_kernels {
     int lanes; /* elements of a vector */
     int panel; /* the most vectors of a row of packed weights */
@@ -72,14 +78,12 @@ typedef struct convt3d_type_kernels {
     void (*transpose)(void *to, int64_t ld, const void *from, int64_t row_step, int64_t step,
                       int64_t rows, int64_t padded, int64_t count);
 
-    /* to[(j*lanes + l)*step] = (add: itself +) from[l][j] + bias: 'lanes' rows
-     * laid tooth by tooth into one. */
+    /* to[j*step] = (ADD: itself +) from[j % lanes][j / lanes] + bias for j < count:
+     * rows laid tooth by tooth into one.  PAST: past the caches where step is 1 and
+     * lanes 1 or 2, for results that don't fit them; drain() before anybody else reads
+     * them.  Reads less than a vector beyond the ends of the rows. */
     void (*store)(void *to, int64_t step, const void *const *from, int lanes, int64_t count,
-                  double bias, int add);
-
-    /* The same for step 1, lanes 1 or 2, without add, past the caches: for results
-     * that don't fit them.  drain() before anybody else reads them. */
-    void (*stream)(void *to, const void *const *from, int lanes, int64_t count, double bias);
+                  double bias, convt3d_store how);
     void (*drain)(void);
 
     /* A block, whichever axis is the closest in the caller's memory. */

@@ -261,7 +261,8 @@ static void reduce_task(void *arg, int64_t index, int thread) {
                 for (int64_t h = 0; h < axis[1].kernel; h++, row += kernel_w * element) {
                     const void *from = row;
                     plan->type->store(to + (d * w->stride[2] + h * w->stride[3]) * element,
-                                      w->stride[4], &from, 1, kernel_w, 0, call->accumulate);
+                                      w->stride[4], &from, 1, kernel_w, 0,
+                                      call->accumulate ? CONVT3D_STORE_ADD : CONVT3D_STORE_PLAIN);
                 }
             }
         }

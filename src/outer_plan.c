@@ -83,7 +83,8 @@ static int size_scratch(const convt3d_plan *plan, convt3d_outer *c) {
     c->at_segments = total = convt3d_round_up(total);
     if (!convt3d_grow(&total, CONVT3D_OUTER_SEGMENTS, sizeof(convt3d_segment))) return 0;
     c->at_line = total = convt3d_round_up(total);
-    if (!convt3d_grow(&total, line, plan->geometry.element)) return 0;
+    /* and what the mover may read beyond it */
+    if (!convt3d_grow(&total, line + (size_t)plan->type->lanes, plan->geometry.element)) return 0;
     for (int a = 0; a < 2; a++) {
         c->at_list[a] = total = convt3d_round_up(total);
         if (!convt3d_grow(&total, (size_t)c->dy.list_rows[a], sizeof(int64_t))) return 0;

@@ -5,6 +5,7 @@
 #define CONVT3D_VEC_AVX2_H
 
 #include <immintrin.h>
+#include <stdint.h>
 
 #define TARGET __attribute__((target("avx2,fma")))
 
@@ -26,6 +27,10 @@ static inline TARGET VF vf_fma(VF a, VF b, VF c) {
     return _mm256_fmadd_ps(a, b, c);
 }
 
+static inline TARGET void vf_part(float *p, VF v, int64_t count) {
+    const __m256i place = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    _mm256_maskstore_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32((int)count), place), v);
+}
 static inline TARGET void vf_stream(float *p, VF v) {
     _mm256_stream_ps(p, v);
 }
@@ -50,6 +55,10 @@ static inline TARGET VD vd_set1(double x) {
 }
 static inline TARGET VD vd_fma(VD a, VD b, VD c) {
     return _mm256_fmadd_pd(a, b, c);
+}
+static inline TARGET void vd_part(double *p, VD v, int64_t count) {
+    const __m256i place = _mm256_setr_epi64x(0, 1, 2, 3);
+    _mm256_maskstore_pd(p, _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), place), v);
 }
 static inline TARGET void vd_stream(double *p, VD v) {
     _mm256_stream_pd(p, v);

@@ -5,6 +5,7 @@
 #define CONVT3D_VEC_AVX512_H
 
 #include <immintrin.h>
+#include <stdint.h>
 
 #define TARGET __attribute__((target("avx512f,avx512vl,avx512dq,avx512bw")))
 
@@ -26,6 +27,9 @@ static inline TARGET VF vf_fma(VF a, VF b, VF c) {
     return _mm512_fmadd_ps(a, b, c);
 }
 
+static inline TARGET void vf_part(float *p, VF v, int64_t count) {
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << count) - 1), v);
+}
 static inline TARGET void vf_stream(float *p, VF v) {
     _mm512_stream_ps(p, v);
 }
@@ -50,6 +54,9 @@ static inline TARGET VD vd_set1(double x) {
 }
 static inline TARGET VD vd_fma(VD a, VD b, VD c) {
     return _mm512_fmadd_pd(a, b, c);
+}
+static inline TARGET void vd_part(double *p, VD v, int64_t count) {
+    _mm512_mask_storeu_pd(p, (__mmask8)((1u << count) - 1), v);
 }
 static inline TARGET void vd_stream(double *p, VD v) {
     _mm512_stream_pd(p, v);

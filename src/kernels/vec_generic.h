@@ -3,12 +3,13 @@
  *
  * A vector header gives, for T = float (VF_*) and double (VD_*): the type, its
  * lanes, and load, store, set1, fma (a*b + c; here with two roundings where the
- * CPU has no fused one), stream (a store past the caches, to an aligned address),
- * zip (a0 b0 a1 b1 ... in two vectors) and even (a0 a2 ... b0 b2 ...).
- * SPDX-License-Identifier: MIT */
+ * CPU has no fused one), part (a store of the first elements only), stream (a store past the
+ * caches, to an aligned address), zip (a0 b0 a1 b1 ... in two vectors) and even (a0 a2 ... b0 b2
+ * ...). SPDX-License-Identifier: MIT */
 #ifndef CONVT3D_VEC_GENERIC_H
 #define CONVT3D_VEC_GENERIC_H
 
+#include <stdint.h>
 #include <string.h>
 
 typedef float vf_generic __attribute__((vector_size(16)));
@@ -36,6 +37,9 @@ static inline VF vf_fma(VF a, VF b, VF c) {
     return a * b + c;
 }
 
+static inline void vf_part(float *p, VF v, int64_t count) {
+    memcpy(p, &v, (size_t)count * sizeof *p);
+}
 static inline void vf_stream(float *p, VF v) {
     memcpy(p, &v, sizeof v);
 }
@@ -60,6 +64,9 @@ static inline VD vd_set1(double x) {
 }
 static inline VD vd_fma(VD a, VD b, VD c) {
     return a * b + c;
+}
+static inline void vd_part(double *p, VD v, int64_t count) {
+    memcpy(p, &v, (size_t)count * sizeof *p);
 }
 static inline void vd_stream(double *p, VD v) {
     memcpy(p, &v, sizeof v);

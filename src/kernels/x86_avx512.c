@@ -16,8 +16,8 @@
 #define PANEL 4
 #define TILES(do)                                                                                  \
     ROWS_12(do, 1)                                                                                 \
-    ROWS_12(do, 2) ROWS_9(do, 3) ROWS_6(do, 4) ROWS_4(do, 5) ROWS_4(do, 6) ROWS_2(do, 7)           \
-        ROWS_2(do, 8)
+    ROWS_12(do, 2)                                                                                 \
+    ROWS_9(do, 3) ROWS_6(do, 4) ROWS_4(do, 5) ROWS_4(do, 6) ROWS_2(do, 7) ROWS_2(do, 8)
 
 #include "isa.inc"
 #else
