@@ -217,11 +217,13 @@ def measure(workers, layer, direction, rounds):
     }  # fmt: skip
 
 
-def measure_machine(threads, out):
-    program = out / "machine"
-    subprocess.run(["cc", "-O2", "-pthread", "-o", str(program), str(HERE / "machine.c")], check=True)
-    return json.loads(subprocess.run([str(program), str(threads)], check=True, capture_output=True,
-                                     text=True).stdout)  # fmt: skip
+def measure_machine(threads, out, *words):
+    """What bench/machine.c says; 'words' as on its command line."""
+    program, source = out / "machine", HERE / "machine.c"
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        subprocess.run(["cc", "-O2", "-pthread", "-o", str(program), str(source)], check=True)
+    return json.loads(subprocess.run([str(program), str(threads), *words], check=True,
+                                     capture_output=True, text=True).stdout)  # fmt: skip
 
 
 def main():

@@ -1,7 +1,9 @@
 /* machine: what this machine reaches, for the bounds of bench/compare.py: the peak
  * of float32 FMA, and the bandwidth of reading, of non-temporal writing and of copying.
  *
- * Usage: machine THREADS [avx2]    prints JSON: medians of several rounds
+ * Usage: machine THREADS [avx2] [fma]    prints JSON: medians of several rounds
+ *   avx2   the peak of AVX2's vectors, whatever the CPU has beyond them
+ *   fma    the peak alone, which takes a tenth of a second
  *
  * x86-64 only, like the kernels it is compared with.
  * SPDX-License-Identifier: MIT */
@@ -150,21 +152,30 @@ static char *buffer(void) {
     return p;
 }
 
-int main(int count, char **argument) {
-    int threads = count > 1 ? atoi(argument[1]) : 1;
-    static job jobs[64];
-    if (threads < 1 || threads > 64 || !__builtin_cpu_supports("fma")) return 1;
-    int wide = __builtin_cpu_supports("avx512f") && !(count > 2 && !strcmp(argument[2], "avx2"));
+static void print_bandwidths(job *jobs, int threads) {
     for (int t = 0; t < threads; t++) {
         jobs[t].from = buffer();
         jobs[t].to = buffer();
     }
+    printf(", \"read_gbs\": %.1f", rate(read_memory, jobs, threads));
+    printf(", \"nt_write_gbs\": %.1f", rate(write_memory, jobs, threads));
+    printf(", \"copy_gbs\": %.1f", rate(copy_memory, jobs, threads));
+}
+
+int main(int count, char **argument) {
+    int threads = count > 1 ? atoi(argument[1]) : 1, avx2 = 0, fma_alone = 0;
+    static job jobs[64];
+    if (threads < 1 || threads > 64 || !__builtin_cpu_supports("fma")) return 1;
+    for (int i = 2; i < count; i++) {
+        avx2 |= !strcmp(argument[i], "avx2");
+        fma_alone |= !strcmp(argument[i], "fma");
+    }
+    int wide = __builtin_cpu_supports("avx512f") && !avx2;
     double (*fma)(job *) = wide ? fma_512_long : fma_256_long;
     double one = rate(fma, jobs, 1);
-    printf("{\"fma_gflops\": {\"1\": %.1f, \"%d\": %.1f}, \"vector_bits\": %d, ", one, threads,
+    printf("{\"fma_gflops\": {\"1\": %.1f, \"%d\": %.1f}, \"vector_bits\": %d", one, threads,
            rate(fma, jobs, threads), wide ? 512 : 256);
-    printf("\"read_gbs\": %.1f, ", rate(read_memory, jobs, threads));
-    printf("\"nt_write_gbs\": %.1f, ", rate(write_memory, jobs, threads));
-    printf("\"copy_gbs\": %.1f}\n", rate(copy_memory, jobs, threads));
+    if (!fma_alone) print_bandwidths(jobs, threads);
+    puts("}");
     return 0;
 }
