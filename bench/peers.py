@@ -72,7 +72,8 @@ def view(array):
 
 
 class Convt3d:
-    """Outputs reused, weights packed, scratch from the library."""
+    """Outputs reused, weights packed, scratch from the library.  A variant other than "plain"
+    is an instruction set."""
 
     def __init__(self, threads):
         path = os.environ.get("CONVT3D_LIBRARY", str(layers.ROOT / "build/libconvt3d.so"))
@@ -86,16 +87,34 @@ class Convt3d:
         if getattr(self.library, "convt3d_" + name)(*arguments, ctypes.byref(error)):
             raise RuntimeError(error.text.decode())
 
-    def prepare(self, layer, direction, variant):
-        which = layers.DIRECTIONS.index(direction)
+    def request(self, layer, direction, isa=None):
+        """What plan_create takes."""
         problem = (ctypes.c_char * 512)()  # a convt3d_problem, opaque here
-        options, self.plan, self.packed = Options(), ctypes.c_void_p(), ctypes.c_void_p()
+        options = Options()
         self.library.convt3d_options_init(ctypes.byref(options))
         options.threads = self.threads
+        options.isa = isa.encode() if isa else None
         self.call("problem_parse", layer.text.encode(), problem, None, ctypes.c_size_t(0))
-        self.call("plan_create", problem, which, ctypes.byref(options), ctypes.byref(self.plan))
-        data = make_data(layer, direction)
-        result = numpy.zeros(result_shape(layer, direction), numpy.float32)
+        return problem, layers.DIRECTIONS.index(direction), ctypes.byref(options)
+
+    def make_plan(self, layer, direction, isa=None):
+        plan = ctypes.c_void_p()
+        self.call("plan_create", *self.request(layer, direction, isa), ctypes.byref(plan))
+        return plan
+
+    def scratch(self, layer, direction):
+        plan = self.make_plan(layer, direction)
+        size = self.library.convt3d_plan_scratch_size(plan, 0, 1)
+        self.library.convt3d_plan_free(plan)
+        return size
+
+    def prepare(self, layer, direction, variant, data=None, result=None):
+        """'data' as of make_data() and the result's array may be shared with other contenders."""
+        self.plan, self.packed = ctypes.c_void_p(), ctypes.c_void_p()
+        self.plan = self.make_plan(layer, direction, None if variant == "plain" else variant)
+        data = make_data(layer, direction) if data is None else data
+        if result is None:
+            result = numpy.zeros(result_shape(layer, direction), numpy.float32)
         x, w, b, dy = (view(data[k]) for k in ("input", "weight", "bias", "grad_output"))
         y = view(result)
         if direction != "backward_weight":
@@ -107,7 +126,14 @@ class Convt3d:
             "backward_input": (self.plan, dy, None, self.packed, y, 0, None),
             "backward_weight": (self.plan, x, dy, y, view(db), 0, None),
         }[direction]
-        self.run = lambda: self.call(direction, *arguments)
+        function, error = getattr(self.library, "convt3d_" + direction), Error()
+        arguments += (ctypes.byref(error),)
+
+        def run():  # little more than the call: some layers take microseconds
+            if function(*arguments):
+                raise RuntimeError(error.text.decode())
+
+        self.run = run
         self.result = lambda: result
         text = ctypes.create_string_buffer(4096)
         self.library.convt3d_plan_describe(self.plan, text, ctypes.c_size_t(4096))
