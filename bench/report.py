@@ -17,6 +17,11 @@ import layers
 
 TITLES = {"onednn_dropin": "oneDNN drop-in", "onednn_best": "oneDNN best", "torch": "PyTorch",
           "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}  # fmt: skip
+# What is told apart by colour is told apart by form as well: (marker, colour, size).
+MARKS = {"onednn_best": ("|", "#0072b2", 11), "onednn_dropin": ("o", "#0072b2", 6),
+         "torch": ("s", "#d55e00", 6), "onnxruntime": ("v", "#009e73", 5),
+         "openvino": ("D", "#8a4f9e", 4)}  # fmt: skip
+COLOURS = ("#0072b2", "#d55e00", "#009e73")
 
 
 @dataclasses.dataclass
@@ -161,13 +166,16 @@ def summary_of(run, direction):
     }  # fmt: skip
 
 
-def write_json(run, path):
+def origin():
+    """Where and when figures were measured."""
     commit = subprocess.run(["git", "-C", str(layers.ROOT), "rev-parse", "--short", "HEAD"],
                             capture_output=True, text=True, check=False).stdout.strip()  # fmt: skip
+    return {"commit": commit, "date": str(datetime.date.today()), "cpu": cpu_name()}
+
+
+def write_json(run, path):
     summary = {
-        "commit": commit,
-        "date": str(datetime.date.today()),
-        "cpu": cpu_name(),
+        **origin(),
         "threads": run.threads,
         "peers": {k: v for k, v in run.versions.items() if k != "convt3d"},
         "machine": run.machine,
@@ -176,40 +184,64 @@ def write_json(run, path):
     path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 
 
-def write_svg(run, path):
+def load_pyplot():
+    """matplotlib's pyplot for reproducible SVG files; None, with a word, where it isn't there."""
     try:
         import matplotlib
     except ImportError:
         print("no matplotlib: no plot")
-        return
+        return None
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "convt3d"
     from matplotlib import pyplot
 
+    return pyplot
+
+
+def plot_direction(axis, results, columns):
+    """A row a layer and, at the end, one of geometric means: a mark for each peer."""
+    rows = len(results)
+    axis.axvspan(1e-3, 1, color="#f2f2f2", linewidth=0, zorder=0)
+    axis.axvline(1, color="black", linewidth=1)
+    axis.axhline(rows - 0.5, color="black", linewidth=0.5)
+    for column in columns:
+        points = [(ratios(r)[column], i) for i, r in enumerate(results) if column in r["peers"]]
+        if not points:
+            continue
+        points.append((geomean([v for v, _ in points]), rows))
+        style, colour, size = MARKS[column]
+        axis.plot(*zip(*points), style, color=colour, markersize=size, label=TITLES[column],
+                  markerfacecolor="none" if style in "vD" else colour)  # fmt: skip
+    axis.set_yticks(range(rows + 1), [r["layer"].name for r in results] + ["geometric mean"],
+                    fontsize=8)  # fmt: skip
+    axis.set_ylim(rows + 0.6, -0.7)
+    axis.grid(linewidth=0.3)
+    axis.set_axisbelow(True)
+
+
+def write_svg(run, path):
+    pyplot = load_pyplot()
+    if not pyplot:
+        return
     directions = [d for d in layers.DIRECTIONS if run.of(d)]
+    columns = [c for c in MARKS if any(c in r["peers"] for r in run.results)]
+    values = [ratios(r)[c] for r in run.results for c in columns if c in r["peers"]] + [1]
     most = max(len(run.of(d)) for d in directions)
-    figure, axes = pyplot.subplots(1, len(directions), sharex=True, sharey=True, squeeze=False,
-                                   figsize=(2 + 3.6 * len(directions), 1.9 + 0.21 * most))  # fmt: skip
+    figure, axes = pyplot.subplots(1, len(directions), sharex=True, squeeze=False,
+                                   figsize=(2 + 3.4 * len(directions), 1.8 + 0.2 * most),
+                                   layout="constrained")  # fmt: skip
     for axis, direction in zip(axes[0], directions):
-        results = run.of(direction)
-        names = [r["layer"].name for r in results]
-        for column, marker, colour in (("onednn_dropin", "o", "#0072b2"), ("torch", "s", "#d55e00"),
-                                       ("onednn_best", "|", "#56b4e9")):  # fmt: skip
-            points = [(ratios(r)[column], i) for i, r in enumerate(results) if column in r["peers"]]
-            if points:
-                axis.plot(*zip(*points), marker, color=colour, label=TITLES[column], markersize=6)
-        axis.axvline(1, color="black", linewidth=0.8)
+        plot_direction(axis, run.of(direction), columns)
         axis.set_xscale("log", base=2)
-        axis.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-        axis.set_yticks(range(len(names)), names, fontsize=8)
-        axis.set_title(direction)
-        axis.grid(linewidth=0.3)
-    axes[0][0].invert_yaxis()
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="upper right", ncols=3, fontsize=8)
-    figure.supxlabel("times as fast as the peer (right of 1: convt3d is faster)")
-    figure.suptitle(f"{cpu_name()}, {run.threads} threads, float32, {datetime.date.today()}",
-                    fontsize=10, x=0.02, ha="left")  # fmt: skip
-    figure.tight_layout()
+        axis.set_xlim(min(values) / 1.3, max(values) * 1.3)
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.set_title(direction, fontsize=11)
+        axis.tick_params(labelleft=axis is axes[0][0])  # the lines are the same in all
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper right",
+                  ncols=len(columns), fontsize=8, frameon=False)  # fmt: skip
+    figure.supxlabel("times as fast as the other library; right of 1, convt3d is faster",
+                     fontsize=10)  # fmt: skip
+    figure.suptitle(f"{cpu_name()}, {run.threads} threads, float32", fontsize=10, x=0.01, ha="left")
     figure.savefig(path, metadata={"Date": None})
 
 
