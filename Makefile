@@ -1,7 +1,8 @@
 # A thin front over CMake: the commands that a person types.
 # SPDX-License-Identifier: MIT
 .POSIX:
-.PHONY: all build demo test asan tsan lint fuzz bench bench-peers format install clean r-package r-check
+.PHONY: all build demo test asan tsan lint fuzz format install clean r-package r-check \
+    bench bench-peers bench-scaling bench-plan
 
 BUILD = build
 PREFIX = /usr/local
@@ -73,9 +74,16 @@ fuzz:
 # Against the libraries that are there; LAYERS=a,b runs a part of bench/layers.txt.
 LAYERS =
 PEERS_PYTHON = $(BUILD)/bench/peers/bin/python
+BENCH_PYTHON = $$([ -x $(PEERS_PYTHON) ] && echo $(PEERS_PYTHON) || echo python3)
 bench: build
-	@if [ -x $(PEERS_PYTHON) ]; then python=$(PEERS_PYTHON); else python=python3; fi; \
-	    $$python bench/compare.py --layers "$(LAYERS)" --out $(BUILD)/bench
+	@$(BENCH_PYTHON) bench/compare.py --layers "$(LAYERS)" --out $(BUILD)/bench
+
+# This library alone: by threads, sizes and instruction sets, and its scratch; plans and packing.
+bench-scaling: build
+	@$(BENCH_PYTHON) bench/scaling.py --layers "$(LAYERS)" --out $(BUILD)/bench
+
+bench-plan: build
+	@$(BENCH_PYTHON) bench/plan.py --layers "$(LAYERS)" --out $(BUILD)/bench
 
 bench-peers:
 	@tools/install-deps.sh build test
