@@ -39,7 +39,7 @@ SIZES = (4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 51, 64, 80, 101, 128, 160)
 MOST_BYTES = 6e9
 ONE_ROUND_BYTES = 256e6  # larger inputs are filled once, and timed in one go
 TURN_SECONDS = 0.02
-LARGE_RUNS = 3
+LARGE_RUNS = 2
 SCRATCH_PART, SCRATCH_BYTES = 0.1, 16 * 2**20
 
 
