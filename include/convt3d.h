@@ -238,6 +238,40 @@ typedef enum convt3d_direction {
 /* "forward", "backward_input", "backward_weight"; NULL for any other value. */
 CONVT3D_API const char *convt3d_direction_name(convt3d_direction direction);
 
+/* What forward makes of each output, after the bias (and, in the folding padding
+ * modes, after the fold): y = f(conv + bias), conv + bias rounded to the dtype
+ * first.  Positions that no tap reaches become f(bias).  As in PyTorch, whose
+ * functions these are (torch.nn.functional):
+ *
+ *     RELU        relu            x < 0 ? 0 : x, so that -0 stays -0
+ *     LEAKY_RELU  leaky_relu      x > 0 ? x : x*negative_slope
+ *     GELU        gelu            x*Phi(x) = x/2*(1 + erf(x/sqrt(2)))
+ *                                 (Hendrycks and Gimpel 2016, arXiv:1606.08415)
+ *     GELU_TANH   gelu, "tanh"    x/2*(1 + tanh(sqrt(2/pi)*(x + 0.044715*x^3)))
+ *     SIGMOID     sigmoid         1/(1 + exp(-x))
+ *     TANH        tanh
+ *
+ * NaN stays NaN in every one.  The GELUs of -Inf are NaN, as there (-Inf*0);
+ * +Inf stays +Inf.  docs/numerics.md has the error bounds. */
+typedef enum convt3d_activation {
+    CONVT3D_ACTIVATION_NONE = 0,
+    CONVT3D_ACTIVATION_RELU = 1,
+    CONVT3D_ACTIVATION_LEAKY_RELU = 2,
+    CONVT3D_ACTIVATION_GELU = 3,
+    CONVT3D_ACTIVATION_GELU_TANH = 4,
+    CONVT3D_ACTIVATION_SIGMOID = 5,
+    CONVT3D_ACTIVATION_TANH = 6
+} convt3d_activation;
+
+/* "none", "relu", "leaky_relu", "gelu", "gelu_tanh", "sigmoid", "tanh"; NULL for
+ * any other value. */
+CONVT3D_API const char *convt3d_activation_name(convt3d_activation activation);
+
+/* The activation of that name.  ARG, listing the seven names, for any other. */
+CONVT3D_API convt3d_status convt3d_activation_parse(const char *name,
+                                                    convt3d_activation *activation,
+                                                    convt3d_error *err);
+
 #define CONVT3D_MAX_THREADS 1024
 
 typedef struct convt3d_options {
@@ -409,7 +443,8 @@ typedef struct convt3d_module convt3d_module;
 /* The layer's arguments are those of 'layer', whose batch, input_size and
  * output_padding range may be anything legal: a run may bring other sizes.
  * Input sizes of 0 are taken as "not known yet".  Parameters start as zeros.
- * 'options' as for plans.  *module is NULL unless OK is returned. */
+ * 'options' as for plans.  *module is NULL unless OK is returned.
+ */
 CONVT3D_API convt3d_status convt3d_module_create(const convt3d_problem *layer,
                                                  const convt3d_options *options,
                                                  convt3d_module **module, convt3d_error *err);

@@ -97,6 +97,10 @@ typedef struct convt3d_type_kernels {
 
     /* 1 if one of from[0..count) is Inf or NaN. */
     int (*nonfinite)(const void *from, int64_t count);
+
+    /* row[j] = f(row[j] + bias), f a convt3d_activation with this slope: the same
+     * bits wherever in the row a value is. */
+    void (*activate)(void *row, int64_t count, double bias, int activation, double slope);
 } convt3d_type_kernels;
 
 typedef struct convt3d_kernels {

@@ -13,6 +13,7 @@
 #define VF_LANES 8
 #define VD       __m256d
 #define VD_LANES 4
+#define VH       __m128
 
 static inline TARGET VF vf_load(const float *p) {
     return _mm256_loadu_ps(p);
@@ -70,6 +71,13 @@ static inline TARGET void vd_zip(VD a, VD b, VD *low, VD *high) {
 }
 static inline TARGET VD vd_even(VD a, VD b) {
     return _mm256_permute4x64_pd(_mm256_unpacklo_pd(a, b), 0xd8);
+}
+
+static inline TARGET VH vh_narrow(VD v) {
+    return _mm256_cvtpd_ps(v);
+}
+static inline TARGET VD vd_widen(VH v) {
+    return _mm256_cvtps_pd(v);
 }
 
 #endif

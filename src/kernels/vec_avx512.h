@@ -13,6 +13,7 @@
 #define VF_LANES 16
 #define VD       __m512d
 #define VD_LANES 8
+#define VH       __m256
 
 static inline TARGET VF vf_load(const float *p) {
     return _mm512_loadu_ps(p);
@@ -67,6 +68,13 @@ static inline TARGET void vd_zip(VD a, VD b, VD *low, VD *high) {
 }
 static inline TARGET VD vd_even(VD a, VD b) {
     return _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14), b);
+}
+
+static inline TARGET VH vh_narrow(VD v) {
+    return _mm512_cvtpd_ps(v);
+}
+static inline TARGET VD vd_widen(VH v) {
+    return _mm512_cvtps_pd(v);
 }
 
 #endif

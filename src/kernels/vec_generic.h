@@ -2,10 +2,17 @@
  * CPU with SSE2, NEON or nothing at all can run.
  *
  * A vector header gives, for T = float (VF_*) and double (VD_*): the type, its
+<<<<<<< HEAD
  * lanes, and load, store, set1, fma (a*b + c; here with two roundings where the
  * CPU has no fused one), part (a store of the first elements only), stream (a store past the
  * caches, to an aligned address), zip (a0 b0 a1 b1 ... in two vectors) and even (a0 a2 ... b0 b2
  * ...). SPDX-License-Identifier: MIT */
+=======
+ * lanes, and load, store, set1 and fma (a*b + c; here with two roundings where
+ * the CPU has no fused one).  VH is VD_LANES floats, which vd_widen() and
+ * vh_narrow() turn into doubles and back.
+ * SPDX-License-Identifier: MIT */
+>>>>>>> ec02870 (kernels: activate a row in place)
 #ifndef CONVT3D_VEC_GENERIC_H
 #define CONVT3D_VEC_GENERIC_H
 
@@ -14,6 +21,7 @@
 
 typedef float vf_generic __attribute__((vector_size(16)));
 typedef double vd_generic __attribute__((vector_size(16)));
+typedef float vh_generic __attribute__((vector_size(8)));
 
 #define TARGET
 
@@ -21,6 +29,7 @@ typedef double vd_generic __attribute__((vector_size(16)));
 #define VF_LANES 4
 #define VD       vd_generic
 #define VD_LANES 2
+#define VH       vh_generic
 
 static inline VF vf_load(const float *p) {
     VF v;
@@ -77,6 +86,13 @@ static inline void vd_zip(VD a, VD b, VD *low, VD *high) {
 }
 static inline VD vd_even(VD a, VD b) {
     return (VD){a[0], b[0]};
+}
+
+static inline VH vh_narrow(VD v) {
+    return __builtin_convertvector(v, VH);
+}
+static inline VD vd_widen(VH v) {
+    return __builtin_convertvector(v, VD);
 }
 
 #endif
