@@ -282,6 +282,10 @@ typedef struct convt3d_options {
                               the best that this CPU has */
     const char *algorithm; /* "engine" or "reference"; NULL: the first that
                               accepts the problem */
+    /* A struct_size that ends here, as of a program made before what follows
+       was added, means no activation. */
+    convt3d_activation activation; /* NONE, which any direction but forward needs */
+    double negative_slope;         /* LEAKY_RELU's (0.01): finite in the dtype */
 } convt3d_options;
 
 CONVT3D_API void convt3d_options_init(convt3d_options *options);
@@ -366,9 +370,9 @@ typedef enum convt3d_write {
     CONVT3D_ACCUMULATE = 1
 } convt3d_write;
 
-/* output = layer(input).  Exactly one of 'weight' and 'packed' is not NULL;
- * 'bias' may be NULL, which means none.  All tensors have the problem's dtype
- * and the shapes that it implies.
+/* output = layer(input), then the plan's activation of it.  Exactly one of
+ * 'weight' and 'packed' is not NULL; 'bias' may be NULL, which means none.  All
+ * tensors have the problem's dtype and the shapes that it implies.
  *
  * These three return ARG, SHAPE, DTYPE or OVERFLOW for a tensor that doesn't
  * fit the plan, ARG for overlaps, NOMEM if scratch can't be had (or is too
@@ -443,7 +447,8 @@ typedef struct convt3d_module convt3d_module;
 /* The layer's arguments are those of 'layer', whose batch, input_size and
  * output_padding range may be anything legal: a run may bring other sizes.
  * Input sizes of 0 are taken as "not known yet".  Parameters start as zeros.
- * 'options' as for plans.  *module is NULL unless OK is returned.
+ * 'options' as for plans; with an activation module_forward applies it, and
+ * module_backward, which doesn't know its gradient, is ARG.  *module is NULL unless OK is returned.
  */
 CONVT3D_API convt3d_status convt3d_module_create(const convt3d_problem *layer,
                                                  const convt3d_options *options,

@@ -376,6 +376,8 @@ static void run_task(void *arg, int64_t index, int thread) {
     t.lane_size = min64(t.together * t.cut->width, t.groups * c->m) * t.cut->tile_pitch *
                   (int64_t)plan->geometry.element;
     memset(t.zero, 0, c->zeros_bytes);
+    if (plan->activation != CONVT3D_ACTIVATION_NONE) /* -0, which changes nothing */
+        t.type->activate(t.zero, CONVT3D_ZEROS_LENGTH, -1, CONVT3D_ACTIVATION_LEAKY_RELU, 0);
     convt3d_correlate_set_teeth(&t);
     if (convt3d_correlate_gather(&t)) run_phases(&t);
     if (t.stream) t.type->drain();

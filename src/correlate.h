@@ -138,6 +138,7 @@ typedef struct convt3d_task {
     int teeth;                /* phases of a result row's positions in order; 0: too many */
     int64_t tooth[CONVT3D_TEETH];
     int64_t lane_size; /* bytes of one lane's rows of these units in the tile */
+    /* 'zero': a row of zeros; some of -0 in a plan with an activation. */
     char *slab, *tile, *turned, *full, *zero;
     convt3d_program *program;
     int64_t *list[2], listed[2]; /* source rows that are in the slab, rising */

@@ -111,6 +111,41 @@ int convt3d_correlate_gather(const convt3d_task *t) {
     return 1;
 }
 
+/* ---- Activations ---------------------------------------------------------------------------- */
+
+/* An element of either type. */
+typedef union either {
+    float narrow;
+    double wide;
+} either;
+
+static const either no_bias;
+
+static double load(const convt3d_task *t, const void *p) {
+    return t->plan->geometry.element == 4 ? (double)*(const float *)p : *(const double *)p;
+}
+
+/* 'count' elements in place, bias included; what stores them then adds -0, which
+ * changes nothing, from t->zero. */
+static void activate(const convt3d_task *t, char *row, int64_t count, double bias) {
+    t->type->activate(row, count, bias, (int)t->plan->activation, t->plan->negative_slope);
+}
+
+/* Whether rows are activated in the tile; folded ones only after the fold. */
+static int in_tile(const convt3d_task *t) {
+    return t->plan->activation != CONVT3D_ACTIVATION_NONE &&
+           t->plan->geometry.axis[2].mode == CONVT3D_ZEROS;
+}
+
+/* Of all lanes, one channel's tile rows. */
+static void activate_lanes(const convt3d_task *t, char *tile, double bias) {
+    const convt3d_correlate *c = t->c;
+    for (int64_t i = 0; i < c->lanes; i++) {
+        const int64_t q0 = max64(c->lane[i].q0, t->q0), q1 = min64(c->lane[i].q1, t->q1);
+        if (q0 < q1) activate(t, tile + i * t->lane_size, (q1 - q0) * t->run, bias);
+    }
+}
+
 /* ---- Out of the tile, position by position ---------------------------------------------- */
 
 /* The phase of position u, and its place among the positions of that phase, as a tile
@@ -130,6 +165,7 @@ void convt3d_correlate_set_teeth(convt3d_task *t) {
     const int64_t u0 = axis->mode == CONVT3D_ZEROS ? axis->before : 0;
     t->teeth = 0;
     if (t->plan->direction != CONVT3D_FORWARD || axis->stride > CONVT3D_TEETH) return;
+    if (in_tile(t) && t->c->lanes < axis->stride) return; /* holes have a value of their own */
     for (; t->teeth < axis->stride; t->teeth++) t->tooth[t->teeth] = tooth_at(t, u0 + t->teeth);
 }
 
@@ -140,9 +176,13 @@ static void store_sparse(const convt3d_task *t, const char *tile, char *to, int6
     const int64_t element = (int64_t)t->plan->geometry.element;
     const int64_t stride = t->plan->geometry.axis[2].stride;
     const void *from = t->zero;
+    either hole = no_bias;
+    if (in_tile(t)) activate(t, (char *)&hole, 1, bias);
     for (int64_t u = u0; u < u1 && c->lanes < stride; u += CONVT3D_ZEROS_LENGTH)
         t->type->store(to + (u - u0) * step * element, step, &from, 1,
-                       min64(CONVT3D_ZEROS_LENGTH, u1 - u), bias, CONVT3D_STORE_PLAIN);
+                       min64(CONVT3D_ZEROS_LENGTH, u1 - u), in_tile(t) ? load(t, &hole) : bias,
+                       CONVT3D_STORE_PLAIN);
+    if (in_tile(t)) bias = -0.0;
     for (int64_t i = 0; i < c->lanes; i++) {
         const convt3d_lane *lane = &c->lane[i];
         from = tile + i * t->lane_size;
@@ -160,7 +200,7 @@ static void store_lanes(const convt3d_task *t, const char *tile, char *to, int64
         return;
     }
     for (int i = 0; i < t->teeth; i++) teeth[i] = t->tooth[i] < 0 ? t->zero : tile + t->tooth[i];
-    t->type->store(to, step, teeth, t->teeth, u1 - u0, bias,
+    t->type->store(to, step, teeth, t->teeth, u1 - u0, in_tile(t) ? -0.0 : bias,
                    t->stream && to != t->full ? CONVT3D_STORE_PAST : CONVT3D_STORE_PLAIN);
 }
 
@@ -180,6 +220,30 @@ static void spread_zeros(const convt3d_task *t, convt3d_block block, int64_t u0,
     }
 }
 
+/* The same with f(bias), some channels at a time. */
+static void spread_holes(const convt3d_task *t, convt3d_block block, int64_t u0, int64_t u1) {
+    enum {
+        CHANNELS = 32
+    };
+    const int64_t element = (int64_t)t->plan->geometry.element, channels = block.count[0];
+    const int64_t bias_step = block.bias_step;
+    const char *bias = block.bias;
+    char *to = block.to;
+    union {
+        float narrow[CHANNELS];
+        double wide[CHANNELS];
+    } values;
+    for (int64_t c = 0; c < channels; c += CHANNELS) {
+        block.count[0] = min64(CHANNELS, channels - c);
+        t->type->gather(&values, bias + c * bias_step * element, bias_step, block.count[0]);
+        activate(t, (char *)&values, block.count[0], 0);
+        block.bias = &values;
+        block.bias_step = 1;
+        block.to = to + c * block.step[0] * element;
+        spread_zeros(t, block, u0, u1);
+    }
+}
+
 /* The same as store_lanes() for the block's channels, which start at 'tile', its
  * samples, and the task's strip; block.to is that of u0. */
 static void spread_lanes(const convt3d_task *t, const char *tile, convt3d_block block, int64_t u0,
@@ -193,7 +257,14 @@ static void spread_lanes(const convt3d_task *t, const char *tile, convt3d_block 
         if (t->q0 > c->first_position) from = max64(u0, t->q0 * stride);
         if (t->cut->strips > 1) end = min64(u1, t->q1 * stride);
         block.to = to + (from - u0) * step * element;
-        spread_zeros(t, block, from, end);
+        if (in_tile(t))
+            spread_holes(t, block, from, end);
+        else
+            spread_zeros(t, block, from, end);
+    }
+    if (in_tile(t)) {
+        block.bias = t->zero;
+        block.bias_step = 0;
     }
     block.step[1] = stride * step;
     for (int64_t i = 0; i < c->lanes; i++) {
@@ -223,7 +294,7 @@ static void store_folded(const convt3d_task *t, const char *tile, convt3d_block 
         full.to = t->full;
         full.step[1] = run;
         full.step[2] = 1;
-        full.bias = t->zero;
+        full.bias = &no_bias;
         spread_lanes(t, tile, full, 0, axis->full);
     }
     for (int i = 1; i < spans; i++) {
@@ -236,16 +307,16 @@ static void store_folded(const convt3d_task *t, const char *tile, convt3d_block 
                 t->type->add(to + j * span[i].step * run * element, 1, from + j * run * element,
                              run);
     }
+    if (t->plan->activation != CONVT3D_ACTIVATION_NONE) {
+        activate(t, kept, axis->out * run, load(t, block.bias));
+        block.bias = t->zero;
+    }
     block.from = kept;
     block.count[1] = axis->out;
     t->type->spread(&block);
 }
 
 /* ---- A result row ---------------------------------------------------------------------------- */
-
-static double load(const convt3d_task *t, const char *p) {
-    return t->plan->geometry.element == 4 ? (double)*(const float *)p : *(const double *)p;
-}
 
 /* One channel of one sample, with its positions side by side. */
 static void store_row(const convt3d_task *t, const char *tile, char *to, const char *bias) {
@@ -290,10 +361,14 @@ void convt3d_correlate_store(const convt3d_task *t, int64_t m0, int64_t m1, int6
             (t->sample * stride[0] + channel * stride[1] + d * stride[2] + h * stride[3]) * element,
         .step = {stride[1], stride[4], stride[0]},
         .count = {one_by_one ? 1 : m1 - m0, axis->in, t->run},
-        .bias = forward && bias->data ? bias->data + channel * bias->stride[0] * element : t->zero,
+        .bias = forward && bias->data ? bias->data + channel * bias->stride[0] * element
+                                      : (const char *)&no_bias,
         .bias_step = forward && bias->data ? bias->stride[0] : 0,
         .add = !forward && t->call->accumulate};
-    const char *tile = t->tile;
+    char *tile = t->tile;
+    for (int64_t m = m0; m < m1 && in_tile(t); m++)
+        activate_lanes(t, tile + (m - m0) * t->cut->tile_pitch * element,
+                       load(t, (const char *)block.bias + (m - m0) * block.bias_step * element));
     for (int64_t m = m0; m < m1; m += block.count[0]) {
         if (folded) {
             store_folded(t, tile, block);

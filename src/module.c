@@ -3,6 +3,7 @@
  * SPDX-License-Identifier: MIT */
 #include "module.h"
 #include "error.h"
+#include "plan.h"
 #include "problem.h"
 
 #include <stdlib.h>
@@ -60,11 +61,10 @@ static convt3d_status copy_name(const char *name, char **copy, convt3d_error *er
 
 static convt3d_status copy_options(convt3d_module *module, const convt3d_options *options,
                                    convt3d_error *err) {
-    convt3d_options_init(&module->options);
-    if (!options) return CONVT3D_OK;
-    convt3d_status status = copy_name(options->isa, &module->isa, err);
-    if (!status) status = copy_name(options->algorithm, &module->algorithm, err);
-    module->options = *options;
+    convt3d_options *taken = &module->options;
+    convt3d_status status = convt3d_options_take(options, taken, err);
+    if (!status) status = copy_name(taken->isa, &module->isa, err);
+    if (!status) status = copy_name(taken->algorithm, &module->algorithm, err);
     module->options.isa = module->isa;
     module->options.algorithm = module->algorithm;
     return status;

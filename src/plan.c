@@ -4,6 +4,8 @@
 #include "cpu.h"
 #include "error.h"
 
+#include <float.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,7 +22,23 @@ const char *convt3d_direction_name(convt3d_direction direction) {
 }
 
 void convt3d_options_init(convt3d_options *options) {
-    if (options) *options = (convt3d_options){.struct_size = sizeof *options};
+    if (options)
+        *options = (convt3d_options){.struct_size = sizeof *options, .negative_slope = 0.01};
+}
+
+convt3d_status convt3d_options_take(const convt3d_options *options, convt3d_options *taken,
+                                    convt3d_error *err) {
+    convt3d_options_init(taken);
+    if (!options) return CONVT3D_OK;
+    const size_t size = options->struct_size, older = offsetof(convt3d_options, activation);
+    if (size != sizeof *taken && size != older)
+        return convt3d_fail(err, CONVT3D_ARG,
+                            "options.struct_size is %zu, but must be %zu: call "
+                            "convt3d_options_init() first",
+                            size, sizeof *taken);
+    memcpy(taken, options, size);
+    taken->struct_size = sizeof *taken;
+    return CONVT3D_OK;
 }
 
 int convt3d_grow(size_t *total, size_t count, size_t bytes) {
@@ -67,18 +85,31 @@ static int scratch_bytes(const convt3d_plan *plan, int32_t threads, int packed, 
            plan->algorithm->scratch(plan, threads, &own) && convt3d_grow(bytes, 1, own);
 }
 
-static convt3d_status check_options(convt3d_direction direction, const convt3d_options *options,
-                                    convt3d_error *err) {
-    if (!convt3d_direction_name(direction))
+static convt3d_status check_direction(convt3d_direction direction, convt3d_error *err) {
+    if (convt3d_direction_name(direction)) return CONVT3D_OK;
+    return convt3d_fail(err, CONVT3D_ARG,
+                        "direction is %d, but must be CONVT3D_FORWARD, "
+                        "CONVT3D_BACKWARD_INPUT or CONVT3D_BACKWARD_WEIGHT",
+                        (int)direction);
+}
+
+static convt3d_status check_activation(convt3d_direction direction, const convt3d_options *options,
+                                       convt3d_dtype dtype, convt3d_error *err) {
+    const char *name = convt3d_activation_name(options->activation);
+    const double most = dtype == CONVT3D_FLOAT64 ? DBL_MAX : FLT_MAX;
+    if (!name)
         return convt3d_fail(err, CONVT3D_ARG,
-                            "direction is %d, but must be CONVT3D_FORWARD, "
-                            "CONVT3D_BACKWARD_INPUT or CONVT3D_BACKWARD_WEIGHT",
-                            (int)direction);
-    if (options && options->struct_size != sizeof *options)
+                            "options.activation is %d, but must be 0 to %d (convt3d_activation)",
+                            (int)options->activation, (int)CONVT3D_ACTIVATION_TANH);
+    if (direction != CONVT3D_FORWARD && options->activation != CONVT3D_ACTIVATION_NONE)
         return convt3d_fail(err, CONVT3D_ARG,
-                            "options.struct_size is %zu, but must be %zu: call "
-                            "convt3d_options_init() first",
-                            options->struct_size, sizeof *options);
+                            "options.activation is %s, but must be none in a %s plan: an "
+                            "activation is a part of forward alone",
+                            name, convt3d_direction_name(direction));
+    if (!(fabs(options->negative_slope) <= most))
+        return convt3d_fail(err, CONVT3D_ARG,
+                            "options.negative_slope is %g, but must be finite in %s",
+                            options->negative_slope, convt3d_dtype_name(dtype));
     return CONVT3D_OK;
 }
 
@@ -86,22 +117,26 @@ convt3d_status convt3d_plan_create(const convt3d_problem *problem, convt3d_direc
                                    const convt3d_options *options, convt3d_plan **out,
                                    convt3d_error *err) {
     convt3d_plan local = {0}, *plan;
+    convt3d_options taken;
     if (!out) return convt3d_fail(err, CONVT3D_ARG, "plan is NULL");
     *out = NULL;
-    convt3d_status status = check_options(direction, options, err);
+    convt3d_status status = check_direction(direction, err);
+    if (!status) status = convt3d_options_take(options, &taken, err);
     if (!status) status = convt3d_problem_check(problem, &local.geometry, err);
-    if (!status)
-        status = convt3d_threads_choose(options ? options->threads : 0, &local.threads, err);
-    if (!status)
-        status = convt3d_kernels_choose(options ? options->isa : NULL, &local.kernels, err);
+    if (!status) status = check_activation(direction, &taken, problem->dtype, err);
+    if (!status) status = convt3d_threads_choose(taken.threads, &local.threads, err);
+    if (!status) status = convt3d_kernels_choose(taken.isa, &local.kernels, err);
     if (status) return status;
     local.problem = *problem;
     local.direction = direction;
+    local.activation = taken.activation;
+    local.negative_slope =
+        problem->dtype == CONVT3D_FLOAT64 ? taken.negative_slope : (float)taken.negative_slope;
     local.type = local.kernels->type[problem->dtype == CONVT3D_FLOAT64];
     plan = malloc(sizeof *plan);
     if (!plan) return convt3d_fail_nomem(err, "a plan", sizeof *plan);
     *plan = local;
-    status = choose(plan, options ? options->algorithm : NULL, err);
+    status = choose(plan, taken.algorithm, err);
     size_t bytes;
     if (!status && !scratch_bytes(plan, plan->threads, 0, &bytes))
         status = convt3d_fail(err, CONVT3D_OVERFLOW,
@@ -143,6 +178,11 @@ size_t convt3d_plan_describe(const convt3d_plan *plan, char *buffer, size_t size
     convt3d_problem_format(&plan->problem, problem, sizeof problem);
     convt3d_text_add(&text, "problem: %s\ndirection: %s\nisa: %s\nthreads: %d\n", problem,
                      convt3d_direction_name(plan->direction), plan->kernels->name, plan->threads);
+    if (plan->activation == CONVT3D_ACTIVATION_LEAKY_RELU)
+        convt3d_text_add(&text, "activation: leaky_relu, negative_slope %g\n",
+                         plan->negative_slope);
+    else if (plan->activation != CONVT3D_ACTIVATION_NONE)
+        convt3d_text_add(&text, "activation: %s\n", convt3d_activation_name(plan->activation));
     convt3d_text_add(&text, "%salgorithm: %s\n", plan->declined, plan->algorithm->name);
     plan->algorithm->describe(plan, &text);
     convt3d_text_add(&text, "scratch: %zu bytes with packed weights of %zu bytes\n",

@@ -16,6 +16,8 @@ struct convt3d_plan {
     convt3d_geometry geometry;
     convt3d_direction direction;
     int32_t threads;
+    convt3d_activation activation;    /* forward only */
+    double negative_slope;            /* as the dtype holds it */
     const convt3d_kernels *kernels;   /* of the isa */
     const convt3d_type_kernels *type; /* of the dtype */
     const convt3d_algorithm *algorithm;
@@ -69,6 +71,11 @@ struct convt3d_algorithm {
 extern const convt3d_algorithm convt3d_engine_correlate;    /* forward, backward_input */
 extern const convt3d_algorithm convt3d_engine_outer;        /* backward_weight */
 extern const convt3d_algorithm convt3d_reference_algorithm; /* all */
+
+/* Checks struct_size and copies the options, with defaults for what the caller's
+ * lack; 'options' may be NULL. */
+convt3d_status convt3d_options_take(const convt3d_options *options, convt3d_options *taken,
+                                    convt3d_error *err);
 
 /* a + b*c for scratch sizes; false on overflow beyond PTRDIFF_MAX. */
 int convt3d_grow(size_t *total, size_t count, size_t bytes);

@@ -8,6 +8,7 @@
  *
  * each over all (i, k) that meet in o on every axis, folds included.
  * SPDX-License-Identifier: MIT */
+#include "activation.h"
 #include "error.h"
 #include "geometry.h"
 #include "plan.h"
@@ -133,12 +134,21 @@ static const convt3d_view *result_of(const convt3d_call *c) {
     }
 }
 
+/* Of conv + bias as the dtype holds it. */
+static long double activated(const convt3d_plan *plan, long double value) {
+    const double x = plan->geometry.element == 4 ? (float)value : (double)value;
+    if (plan->activation == CONVT3D_ACTIVATION_NONE) return value;
+    return convt3d_activation_value(plan->activation, plan->negative_slope, x);
+}
+
 static long double one(convt3d_call *c, int64_t a, int64_t b, const int64_t p[3], int thread) {
     const convt3d_geometry *g = &c->plan->geometry;
     switch (c->plan->direction) {
     case CONVT3D_FORWARD:
-        return forward_one(c, a, b, p) +
-               (c->bias.data ? load(at(&c->bias, g->element, b, 0, 0, 0, 0), g->element) : 0);
+        return activated(
+            c->plan,
+            forward_one(c, a, b, p) +
+                (c->bias.data ? load(at(&c->bias, g->element, b, 0, 0, 0, 0), g->element) : 0));
     case CONVT3D_BACKWARD_INPUT:
         return backward_input_one(c, a, b, p);
     default:
