@@ -25,7 +25,7 @@ typedef struct subject {
     const convt3d_problem *problem;
     const char *name; /* "" if it has none */
     convt3d_direction direction;
-    const convt3d_options *options;
+    convt3d_options options;
     int json;
 } subject;
 
@@ -181,6 +181,9 @@ static int print(const subject *s, const figures *f) {
         json_pack("{ss ss ss si ss ss sf sf sI}", "problem", problem, "name", s->name, "direction",
                   direction, "threads", (int)f->threads, "precision", "highest", "isa", f->isa,
                   "ms", ms, "gflops", gflops, "extra_bytes", (json_int_t)f->extra_bytes);
+    if (line && s->options.activation)
+        json_object_set_new(line, "activation",
+                            json_string(convt3d_activation_name(s->options.activation)));
     char *text = line ? json_dumps(line, JSON_REAL_PRECISION(6)) : NULL;
     if (text) puts(text);
     free(text);
@@ -205,7 +208,7 @@ static int bench_direction(const subject *s) {
     figures f;
     convt3d_plan *plan;
     convt3d_error err;
-    convt3d_status status = convt3d_plan_create(s->problem, s->direction, s->options, &plan, &err);
+    convt3d_status status = convt3d_plan_create(s->problem, s->direction, &s->options, &plan, &err);
     if (!status) status = make_material(s, plan, &m, &err);
     if (!status) status = time_runs(s, plan, &m, &f.seconds, &err);
     if (!status) {
@@ -227,7 +230,8 @@ static int bench_problem(const request *r, const char *text, const char *where) 
     if (convt3d_problem_parse(text, &problem, name, sizeof(name), &err) != CONVT3D_OK)
         return cli_usage("%s: %s", where, err.text);
     for (int d = CONVT3D_FORWARD; d <= CONVT3D_BACKWARD_WEIGHT && !status; d++) {
-        subject s = {&problem, name, (convt3d_direction)d, &r->options, r->json};
+        subject s = {&problem, name, (convt3d_direction)d,
+                     cli_options_of(&r->options, (convt3d_direction)d), r->json};
         if (r->directions >> d & 1) status = bench_direction(&s);
     }
     return status;
@@ -269,6 +273,8 @@ static int read_request(const cli_args *args, request *r) {
                          "backward_weight",
                          wanted);
     int status = cli_run_options(args, &r->options);
+    if (!status && r->options.activation && !(r->directions & 1 << CONVT3D_FORWARD))
+        return cli_usage("--activation is for --direction=forward");
     return status ? status : cli_run_check(&r->options);
 }
 
@@ -286,7 +292,7 @@ const cli_command cli_bench = {
     .synopsis = "STRING\n--file=FILE",
     .summary = "Time the layer on this machine.",
     .takes = CLI_SET(CLI_OPT_FILE) | CLI_SET(CLI_OPT_DIRECTION) | CLI_SET(CLI_OPT_PRECISION) |
-             CLI_SET(CLI_OPT_JSON) | CLI_SET_RUN,
+             CLI_SET(CLI_OPT_JSON) | CLI_SET_ACTIVATION | CLI_SET_RUN,
     .may_have_operand = 1,
     .run = bench,
 };

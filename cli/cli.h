@@ -40,6 +40,8 @@ typedef enum cli_id {
     CLI_OPT_NO_BIAS,
     CLI_OPT_SEED,
     CLI_OPT_FILL,
+    CLI_OPT_ACTIVATION,
+    CLI_OPT_NEGATIVE_SLOPE,
     CLI_OPT_THREADS,
     CLI_OPT_ISA,
     CLI_OPT_ALGORITHM,
@@ -63,7 +65,8 @@ typedef enum cli_id {
     (CLI_SET(CLI_OPT_IN_CHANNELS) | CLI_SET(CLI_OPT_OUT_CHANNELS) | CLI_SET(CLI_OPT_KERNEL_SIZE))
 #define CLI_SET_PARAMETERS                                                                         \
     (CLI_SET(CLI_OPT_WEIGHT) | CLI_SET(CLI_OPT_BIAS) | CLI_SET(CLI_OPT_MODULE))
-#define CLI_SET_RUN (CLI_SET(CLI_OPT_THREADS) | CLI_SET(CLI_OPT_ISA) | CLI_SET(CLI_OPT_ALGORITHM))
+#define CLI_SET_ACTIVATION (CLI_SET(CLI_OPT_ACTIVATION) | CLI_SET(CLI_OPT_NEGATIVE_SLOPE))
+#define CLI_SET_RUN        (CLI_SET(CLI_OPT_THREADS) | CLI_SET(CLI_OPT_ISA) | CLI_SET(CLI_OPT_ALGORITHM))
 
 /* What the command line said, unread: NULL where an option was not given. */
 typedef struct cli_args {
@@ -123,6 +126,9 @@ int cli_integers(const char *text, int64_t least, int64_t most, unsigned counts,
 int cli_integer(const cli_args *args, cli_id id, int64_t least, int64_t most, int64_t fallback,
                 int64_t *value);
 
+/* One finite number.  Returns 0, or 2 after saying what is wrong. */
+int cli_number(const cli_args *args, cli_id id, double fallback, double *value);
+
 /* --seed: all 64 bits, as PyTorch's manual_seed() takes them. */
 int cli_seed(const cli_args *args, uint64_t fallback, uint64_t *seed);
 
@@ -164,8 +170,12 @@ int cli_layer_metadata(const convt3d_problem *problem, cli_metadata *metadata);
 /* Takes the arguments that a module file's __metadata__ states. */
 int cli_layer_take_metadata(cli_layer *layer, const io_safetensors *file, const char *path);
 
-/* --threads, --isa and --algorithm.  0, or 2 after saying what is wrong. */
+/* --threads, --isa, --algorithm and --activation.  0, or 2 after saying what is
+ * wrong. */
 int cli_run_options(const cli_args *args, convt3d_options *options);
+
+/* The same options for a plan of this direction: an activation is forward's. */
+convt3d_options cli_options_of(const convt3d_options *options, convt3d_direction direction);
 
 /* Whether this machine and its environment variables allow any run with these
  * options: so that what fails later is the command line's fault. */

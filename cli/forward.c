@@ -68,7 +68,7 @@ const cli_command cli_forward = {
     .synopsis = "--input=X --weight=W --output=Y\n--input=X --module=M.safetensors --output=Y",
     .summary = "Compute the layer's output.",
     .takes = CLI_SET_ARGUMENTS | CLI_SET_PARAMETERS | CLI_SET_RUN | CLI_SET(CLI_OPT_INPUT) |
-             CLI_SET(CLI_OPT_OUTPUT) | CLI_SET(CLI_OPT_OUTPUT_SIZE),
+             CLI_SET(CLI_OPT_OUTPUT) | CLI_SET(CLI_OPT_OUTPUT_SIZE) | CLI_SET_ACTIVATION,
     .needs = CLI_SET(CLI_OPT_INPUT) | CLI_SET(CLI_OPT_OUTPUT),
     .run = forward,
 };

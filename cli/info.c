@@ -57,9 +57,12 @@ static int print_problem(const cli_args *args) {
     if (cli_run_options(args, &options)) return CLI_USAGE;
     if (convt3d_problem_parse(args->text[CLI_OPT_PROBLEM], &problem, NULL, 0, &err) != CONVT3D_OK)
         return cli_usage("--problem: %s", err.text);
+    if (wanted && strcmp(wanted, "forward") != 0 && options.activation)
+        return cli_usage("--activation is for --direction=forward");
     for (int i = 0; i < 3; i++) {
         if (wanted && strcmp(wanted, convt3d_direction_name(directions[i])) != 0) continue;
-        int status = print_plan(&problem, directions[i], &options);
+        const convt3d_options of = cli_options_of(&options, directions[i]);
+        int status = print_plan(&problem, directions[i], &of);
         if (status) return status;
         printed = 1;
     }
@@ -106,6 +109,6 @@ const cli_command cli_info = {
     .synopsis = "\n--problem=STRING\n--module=M.safetensors",
     .summary = "Show version and machine; the plan for a problem; or a module.",
     .takes = CLI_SET(CLI_OPT_PROBLEM) | CLI_SET(CLI_OPT_DIRECTION) | CLI_SET(CLI_OPT_MODULE) |
-             CLI_SET_RUN,
+             CLI_SET_ACTIVATION | CLI_SET_RUN,
     .run = info,
 };

@@ -212,6 +212,23 @@ int cli_layer_take_metadata(cli_layer *layer, const io_safetensors *file, const 
     return 0;
 }
 
+static int activation_option(const cli_args *args, convt3d_options *options) {
+    const char *text = args->text[CLI_OPT_ACTIVATION];
+    convt3d_error err;
+    if (text && convt3d_activation_parse(text, &options->activation, &err) != CONVT3D_OK)
+        return cli_usage("--activation: %s", err.text);
+    if (args->text[CLI_OPT_NEGATIVE_SLOPE] && options->activation != CONVT3D_ACTIVATION_LEAKY_RELU)
+        return cli_usage("--negative-slope needs --activation=leaky_relu");
+    return cli_number(args, CLI_OPT_NEGATIVE_SLOPE, options->negative_slope,
+                      &options->negative_slope);
+}
+
+convt3d_options cli_options_of(const convt3d_options *options, convt3d_direction direction) {
+    convt3d_options of = *options;
+    if (direction != CONVT3D_FORWARD) of.activation = CONVT3D_ACTIVATION_NONE;
+    return of;
+}
+
 int cli_run_options(const cli_args *args, convt3d_options *options) {
     const char *isa = args->text[CLI_OPT_ISA], *algorithm = args->text[CLI_OPT_ALGORITHM];
     int64_t threads;
@@ -234,15 +251,17 @@ int cli_run_options(const cli_args *args, convt3d_options *options) {
             return cli_usage("--algorithm: '%s'; legal are engine and reference", algorithm);
         options->algorithm = algorithm;
     }
-    return 0;
+    return activation_option(args, options);
 }
 
 int cli_run_check(const convt3d_options *options) {
     convt3d_problem smallest;
     convt3d_plan *plan;
     convt3d_error err;
+    convt3d_options machine = *options; /* what suits a problem's dtype is for its own plan */
+    machine.negative_slope = 0;
     if (convt3d_problem_parse("ci1co1i1k1", &smallest, NULL, 0, &err) != CONVT3D_OK ||
-        convt3d_plan_create(&smallest, CONVT3D_FORWARD, options, &plan, &err) != CONVT3D_OK)
+        convt3d_plan_create(&smallest, CONVT3D_FORWARD, &machine, &plan, &err) != CONVT3D_OK)
         return cli_fail_status(&err);
     convt3d_plan_free(plan);
     return 0;

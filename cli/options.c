@@ -57,6 +57,10 @@ static const struct {
     [CLI_OPT_NO_BIAS] = {"--no-bias", NULL, LAYER, "a layer without bias"},
     [CLI_OPT_SEED] = {"--seed", "S", LAYER, "seed of the random numbers"},
     [CLI_OPT_FILL] = {"--fill", "KIND", LAYER, "default, trilinear or icnr (default)"},
+    [CLI_OPT_ACTIVATION] = {"--activation", "NAME", LAYER,
+                            "what the output goes through: relu, leaky_relu, gelu, gelu_tanh, "
+                            "sigmoid or tanh (none)"},
+    [CLI_OPT_NEGATIVE_SLOPE] = {"--negative-slope", "X", LAYER, "leaky_relu's slope (0.01)"},
     [CLI_OPT_THREADS] = {"--threads", "T", RUN, "1 to 1024 threads (one per CPU)"},
     [CLI_OPT_ISA] = {"--isa", "NAME", RUN, "force an instruction set, see `convt3d info'"},
     [CLI_OPT_ALGORITHM] = {"--algorithm", "NAME", RUN, "force engine or reference"},

@@ -5,6 +5,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,6 +86,16 @@ int cli_integer(const cli_args *args, cli_id id, int64_t least, int64_t most, in
     if (!args->text[id]) return 0;
     if (cli_integers(args->text[id], least, most, CLI_COUNT(1), value, why)) return 0;
     return cli_usage("%s: %s", cli_option_name(id), why);
+}
+
+int cli_number(const cli_args *args, cli_id id, double fallback, double *value) {
+    const char *text = args->text[id];
+    char *end;
+    *value = fallback;
+    if (!text) return 0;
+    *value = strtod(text, &end);
+    if (!isspace((unsigned char)*text) && end != text && *end == '\0' && isfinite(*value)) return 0;
+    return cli_usage("%s: '%.60s' is not a finite number", cli_option_name(id), text);
 }
 
 int cli_seed(const cli_args *args, uint64_t fallback, uint64_t *seed) {
