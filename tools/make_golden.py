@@ -19,6 +19,10 @@ init.txt                seed, hash of the weight, hash of the bias ("-": none),
                         problem string of the layer
 init.safetensors        NAME/weight, NAME/bias: some of these layers in full
 state_dict.safetensors  one module's state_dict, as its users save it
+activation.txt          one problem string per layer that is followed by activations
+activation.safetensors  NAME/input, weight, bias in the layer's dtype; NAME/conv and, after
+                        each activation, NAME/relu, leaky_relu (slope 0.2), gelu, gelu_tanh,
+                        sigmoid, tanh from PyTorch, always in float64
 generator.txt           steps that draw from one stream, in order: see golden_stream()
 generator.safetensors   float32/normal, float64/normal: the results of its "normal"
                         steps, one after another
@@ -231,6 +235,38 @@ LAYERS = [
           groups=2, mode="circular", double=True),
 ]
 
+# ---- Activations ---------------------------------------------------------------
+
+ACTIVATED = [
+    Layer("activated", 3, 4, (2, 3, 4), 3, 2, 1),
+    Layer("activated_holes", 2, 3, (2, 2, 3), (2, 1, 2), (2, 3, 4), batch=2),
+    Layer("activated_reflect", 2, 3, (2, 3, 4), 3, (2, 1, 2), 1, mode="reflect", double=True),
+    Layer("activated_circular", 3, 2, (2, 3, 4), (3, 2, 1), (2, 1, 3), (1, 0, 2), (0, 0, 1),
+          mode="circular"),
+]
+
+ACTIVATIONS = {
+    "relu": F.relu,
+    "leaky_relu": lambda y: F.leaky_relu(y, 0.2),
+    "gelu": F.gelu,
+    "gelu_tanh": lambda y: F.gelu(y, approximate="tanh"),
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+}
+
+
+def golden_activations(layer, random):
+    x = operand(random, [layer.batch, layer.channels[0]] + layer.size)
+    w, b = operand(random, layer.weight_shape()), operand(random, [layer.channels[1]])
+    function = by_module if layer.mode == "zeros" else by_gradient
+    y = function(layer, x.requires_grad_(), w, b).detach()
+    known = {"input": x.detach(), "weight": w, "bias": b}
+    tensors = {key: value.to(layer.dtype) for key, value in known.items()}
+    tensors["conv"] = y
+    tensors.update((name, f(y)) for name, f in ACTIVATIONS.items())
+    return {layer.name + "/" + key: value.contiguous() for key, value in tensors.items()}
+
+
 # ---- Initial values ------------------------------------------------------------
 
 SEEDS = [0, 1, 42, 5489, 2**31 - 1, 2**32 - 1, 2**32, 2**32 + 42, 2**63 + 12345, 2**64 - 1]
@@ -343,6 +379,12 @@ def write(folder):
         tensors.update(golden_layer(layer, random))
     save_file(tensors, folder / "layers.safetensors")
     (folder / "layers.txt").write_text("".join(layer.problem() + "\n" for layer in LAYERS))
+
+    random, tensors = numpy.random.default_rng(20261122), {}
+    for layer in ACTIVATED:
+        tensors.update(golden_activations(layer, random))
+    save_file(tensors, folder / "activation.safetensors")
+    (folder / "activation.txt").write_text("".join(l.problem() + "\n" for l in ACTIVATED))
 
     lines, tensors = golden_inits()
     save_file(tensors, folder / "init.safetensors")
