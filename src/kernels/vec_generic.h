@@ -2,17 +2,12 @@
  * CPU with SSE2, NEON or nothing at all can run.
  *
  * A vector header gives, for T = float (VF_*) and double (VD_*): the type, its
-<<<<<<< HEAD
  * lanes, and load, store, set1, fma (a*b + c; here with two roundings where the
- * CPU has no fused one), part (a store of the first elements only), stream (a store past the
- * caches, to an aligned address), zip (a0 b0 a1 b1 ... in two vectors) and even (a0 a2 ... b0 b2
- * ...). SPDX-License-Identifier: MIT */
-=======
- * lanes, and load, store, set1 and fma (a*b + c; here with two roundings where
- * the CPU has no fused one).  VH is VD_LANES floats, which vd_widen() and
- * vh_narrow() turn into doubles and back.
+ * CPU has no fused one), part (a store of the first elements only), stream (a
+ * store past the caches, to an aligned address), zip (a0 b0 a1 b1 ... in two
+ * vectors) and even (a0 a2 ... b0 b2 ...).  VH is VD_LANES floats, which
+ * vd_widen() and vh_narrow() turn into doubles and back.
  * SPDX-License-Identifier: MIT */
->>>>>>> ec02870 (kernels: activate a row in place)
 #ifndef CONVT3D_VEC_GENERIC_H
 #define CONVT3D_VEC_GENERIC_H
 
