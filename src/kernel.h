@@ -37,6 +37,20 @@ typedef struct convt3d_tile {
 
 typedef void convt3d_gemm(const convt3d_tile *tile);
 
+#define CONVT3D_DOTS 8 /* rows of a convt3d_dot at most */
+
+/* Dot products along rows, each in as many parts as a vector has elements:
+ *
+ *     sums[r*sums_row + l] += sum over segments s and j < length, j = l modulo lanes, of
+ *                             x[s.a + j] * y[s.b + r*y_row + j] */
+typedef struct convt3d_dot {
+    const void *x, *y;
+    void *sums;
+    int64_t y_row, sums_row, length;
+    const convt3d_segment *segments;
+    int64_t count;
+} convt3d_dot;
+
 /* A block of results on its way to the caller: channel c, position p, sample s
  *
  *     to[c*step[0] + p*step[1] + s*step[2]] = (add: itself +)
@@ -69,6 +83,7 @@ typedef struct convt3d_type_kernels {
      * each, too.  gemm needs a_row 1. */
     convt3d_gemm *gemm[CONVT3D_MAX_ROWS][CONVT3D_MAX_VECTORS];
     convt3d_gemm *gemm_apart[CONVT3D_MAX_ROWS][CONVT3D_MAX_VECTORS];
+    void (*dot[CONVT3D_DOTS])(const convt3d_dot *work); /* [rows - 1] */
 
     /* to[j] = from[j*step] */
     void (*gather)(void *to, const void *from, int64_t step, int64_t count);

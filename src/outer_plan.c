@@ -7,94 +7,207 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Tiles' worth of work for one position and tap, with 'a' channels on side A. */
-static double tile_work(const convt3d_type_kernels *type, int64_t a, int64_t b) {
-    return (double)a * (double)convt3d_ceil_div(b, type->lanes);
+/* ---- Rows ------------------------------------------------------------------------ */
+
+/* A grad_output row as it is, padded where the mode says so; x position i meets tap k at
+ * element offset + i*stride. */
+static void prepare_row(const convt3d_axis *axis, convt3d_outer *c) {
+    int crops = axis->mode == CONVT3D_ZEROS;
+    convt3d_axis full = *axis;
+    full.stride = 1;
+    c->dy.positions = crops ? axis->out : axis->full;
+    c->dy.step = axis->stride;
+    c->spans = 1;
+    c->span[0] = (convt3d_span){0, 1, axis->out, 0};
+    if (!crops) c->spans = convt3d_phase_spans(&full, 0, 0, axis->full, c->span);
+    for (int64_t k = 0; k < axis->kernel; k++) {
+        const int64_t reach = k * axis->dilation, from = axis->before - reach;
+        c->tap[k] = (convt3d_tap){.k = k, .offset = reach, .real1 = axis->in};
+        if (!crops) continue;
+        c->tap[k].offset = -from;
+        c->tap[k].real0 = convt3d_ceil_div(from, axis->stride);
+        c->tap[k].real1 = convt3d_ceil_div(from + axis->out, axis->stride);
+    }
+}
+
+/* The same parted by phase, for dots. */
+static void prepare_phases(const convt3d_axis *axis, convt3d_outer *c) {
+    c->dy.positions = convt3d_phase_row(axis, c->tap, c->span, &c->spans);
+    c->dy.step = 1;
+    for (int64_t k = 0; k < axis->kernel / 2; k++) { /* in the order of k */
+        const convt3d_tap tap = c->tap[k];
+        c->tap[k] = c->tap[axis->kernel - 1 - k];
+        c->tap[axis->kernel - 1 - k] = tap;
+    }
+}
+
+/* ---- Sides ------------------------------------------------------------------------ */
+
+/* Cycles for one position of x, and the tiles they are the best of. */
+typedef struct choice {
+    int x_is_a;
+    int64_t tap_rows;
+    convt3d_tiles tiles;
+    double cycles;
+} choice;
+
+static choice choose_rows(const convt3d_plan *plan, const convt3d_outer *c, int x_is_a,
+                          int tap_rows) {
+    const convt3d_geometry *g = &plan->geometry;
+    const int64_t a = x_is_a ? c->x.channels : c->dy.channels;
+    const int64_t b = x_is_a ? c->dy.channels : c->x.channels;
+    const int64_t vectors = convt3d_ceil_div(b, plan->type->lanes), kernel_w = g->axis[2].kernel;
+    /* Packing across takes some cycles an element, packing along a part of one. */
+    const double across = 2, along = 0.25;
+    double dy = (double)c->dy.channels, x = (double)c->x.channels;
+    choice result = {.x_is_a = x_is_a};
+    for (int i = 0; i < 3; i++) dy *= (double)g->axis[i].out / (double)max64(g->axis[i].in, 1);
+    result.tiles = convt3d_tiles_choose(plan->type, tap_rows ? kernel_w : a, vectors, 0, 0);
+    result.tap_rows = tap_rows ? result.tiles.rows : 0;
+    result.cycles = result.tiles.cycles * (double)c->taps;
+    if (tap_rows) result.cycles *= (double)a / (double)kernel_w;
+    result.cycles += x_is_a ? across * dy + along * x : across * x + along * dy;
+    return result;
 }
 
 static void choose_sides(const convt3d_plan *plan, convt3d_outer *c) {
-    const convt3d_type_kernels *type = plan->type;
-    int64_t xc = c->x.channels, dyc = c->dy.channels;
-    c->x_is_a = tile_work(type, xc, dyc) <= tile_work(type, dyc, xc);
-    int64_t a = c->x_is_a ? xc : dyc, b = c->x_is_a ? dyc : xc;
-    const convt3d_tiles tiles =
-        convt3d_tiles_choose(type, a, convt3d_ceil_div(b, type->lanes), 0, 0);
-    c->rows = tiles.rows;
-    c->vectors = tiles.vectors;
+    const convt3d_geometry *g = &plan->geometry;
+    const int64_t thin = 4; /* pairs of channels of a group, for dots */
+    choice best = choose_rows(plan, c, 0, 0), other = choose_rows(plan, c, 0, 1);
+    if (other.cycles < best.cycles) best = other;
+    other = choose_rows(plan, c, 1, 0);
+    if (other.cycles < best.cycles) best = other;
+    c->dots = c->x.channels <= thin && c->dy.channels <= thin / max64(c->x.channels, 1);
+    c->x_is_a = best.x_is_a && !c->dots;
+    c->tap_rows = best.tap_rows;
+    c->rows = c->tap_rows ? 1 : best.tiles.rows;
+    c->vectors = best.tiles.vectors;
+    const int64_t a = c->x_is_a ? c->x.channels : c->dy.channels;
+    const int64_t b = c->x_is_a ? c->dy.channels : c->x.channels, lanes = plan->type->lanes;
     c->a_blocks = convt3d_ceil_div(a, c->rows);
-    c->b_length = convt3d_ceil_div(b, type->lanes) * type->lanes;
+    c->b_length = convt3d_ceil_div(b, lanes) * lanes;
+    c->blocks = c->dots ? a * b : c->a_blocks;
+    c->groups = c->dots ? min64(g->groups, 4 * thin / max64(a, b)) : 1;
+    c->group_blocks = convt3d_ceil_div(g->groups, c->groups);
 }
+
+/* ---- Tasks ------------------------------------------------------------------------ */
 
 /* At most 16 chunks, and together at most 8 MiB of sums: heavy weights get one,
- * and are split by channels instead. */
+ * are split by channels instead, and each task writes what it has summed up. */
 static void choose_chunks(const convt3d_plan *plan, convt3d_outer *c) {
-    const int64_t budget = 8 << 20, groups = plan->geometry.groups;
-    int64_t fit = budget / (int64_t)c->sums_bytes;
+    const int64_t budget = 8 << 20, own = 6 << 20, threads = plan->threads;
+    const int64_t fit = budget / (int64_t)c->sums_bytes;
     c->chunks = max64(1, min64(min64(16, c->planes), fit));
-    int64_t tasks = groups * c->chunks;
-    c->a_splits = tasks < 2 * plan->threads
-                      ? min64(c->a_blocks, convt3d_ceil_div(2 * plan->threads, tasks))
-                      : 1;
-}
-
-static int64_t packed_channels(const convt3d_outer *c, int is_a) {
-    return is_a ? convt3d_ceil_div(c->a_blocks, c->a_splits) * c->rows : c->b_length;
-}
-
-static double block_bytes(const convt3d_plan *plan, const convt3d_outer *c) {
-    double x = (double)c->x.list_rows[0] * (double)c->x.list_rows[1] * (double)c->x.positions *
-               (double)packed_channels(c, c->x_is_a);
-    double dy = (double)c->dy.list_rows[0] * (double)c->dy.list_rows[1] * (double)c->dy.positions *
-                (double)packed_channels(c, !c->x_is_a);
-    return (x + dy) * (double)plan->geometry.element;
-}
-
-/* Halves the block until its packed rows fit a core's cache. */
-static void choose_block(const convt3d_plan *plan, convt3d_outer *c) {
-    const double cache = 1024 * 1024;
-    const convt3d_axis *axis = plan->geometry.axis;
-    c->block[0] = min64(axis[0].in, convt3d_ceil_div(max64(c->planes, 1), c->chunks));
-    c->block[1] = axis[1].in;
-    for (;;) {
-        for (int a = 0; a < 2; a++) {
-            c->x.list_rows[a] = c->block[a];
-            c->dy.list_rows[a] = convt3d_outputs_of_inputs(&axis[a], c->block[a]);
-        }
-        int a = c->block[0] > 1 ? 0 : 1;
-        if (block_bytes(plan, c) <= cache || c->block[a] == 1) return;
-        c->block[a] = (c->block[a] + 1) / 2;
+    c->a_splits = 1;
+    if (c->dots) return;
+    const int64_t tasks = c->group_blocks * c->chunks;
+    if (tasks < 2 * threads) c->a_splits = convt3d_ceil_div(2 * threads, tasks);
+    if (c->chunks == 1) {
+        const int64_t bytes = (int64_t)c->sums_bytes / c->group_blocks;
+        c->a_splits = max64(c->a_splits, convt3d_ceil_div(bytes, own));
+        c->a_splits = convt3d_ceil_div(c->a_splits, threads) * threads;
     }
+    c->a_splits = min64(c->a_splits, c->blocks);
 }
+
+/* Elements of a packed row, all channels of a task's groups. */
+static double row_elements(const convt3d_outer *c, const convt3d_side *side) {
+    const int is_a = (side == &c->x) == (c->x_is_a != 0);
+    const int64_t channels =
+        c->dots ? c->groups * side->channels : (is_a ? c->a_blocks * c->rows : c->b_length);
+    return (double)side->positions * (double)channels;
+}
+
+/* The dy planes that 'planes' planes of x may meet, which may be of several samples. */
+static int64_t dy_planes(const convt3d_axis *axis, int64_t planes) {
+    const int64_t samples = (planes + axis->in - 2) / axis->in + 1;
+    const int64_t one = convt3d_outputs_of_inputs(axis, min64(planes, axis->in));
+    return min64(samples * one, planes * min64(axis->kernel, axis->out));
+}
+
+/* As many x rows as fit a core's cache with what they meet, in the shape that packs
+ * the fewest dy rows again and again.  It is part of the order of additions, so that it
+ * may not depend on threads. */
+static void choose_block(const convt3d_plan *plan, convt3d_outer *c) {
+    const double cache = 896 * 1024;
+    const convt3d_axis *axis = plan->geometry.axis;
+    const int64_t planes = convt3d_ceil_div(max64(c->planes, 1), c->chunks);
+    const double element = (double)plan->geometry.element;
+    double best = 0;
+    c->block[0] = c->block[1] = 1;
+    for (int64_t p = 1; p <= CONVT3D_OUTER_ROWS; p *= 2) {
+        for (int64_t h = 1; p * h <= CONVT3D_OUTER_ROWS; h *= 2) {
+            const int64_t block[2] = {min64(p, planes), min64(h, max64(axis[1].in, 1))};
+            const double rows = (double)block[0] * (double)block[1];
+            const double bytes =
+                element * (rows * row_elements(c, &c->x) +
+                           (double)dy_planes(&axis[0], block[0]) *
+                               (double)convt3d_outputs_of_inputs(&axis[1], block[1]) *
+                               row_elements(c, &c->dy));
+            /* Rows a byte, and a little for each block there is. */
+            const double score = rows / (bytes + 16 * 1024);
+            if (bytes > cache || score <= best) continue;
+            best = score;
+            c->block[0] = block[0];
+            c->block[1] = block[1];
+        }
+    }
+    c->dy_rows[0] = dy_planes(&axis[0], c->block[0]);
+    c->dy_rows[1] = convt3d_outputs_of_inputs(&axis[1], c->block[1]);
+    c->x.rows = c->block[0] * c->block[1];
+}
+
+/* ---- Scratch ------------------------------------------------------------------------ */
 
 static int grow_rows(size_t *total, const convt3d_plan *plan, const convt3d_outer *c,
-                     const convt3d_side *side, int is_a) {
-    const int64_t sizes[4] = {side->list_rows[0], side->list_rows[1], side->positions,
-                              packed_channels(c, is_a)};
+                     const convt3d_side *side, const int64_t rows[2]) {
+    const int is_a = (side == &c->x) == (c->x_is_a != 0);
+    int64_t channels = c->b_length;
+    if (c->dots)
+        channels = c->groups * side->channels;
+    else if (is_a)
+        channels = convt3d_ceil_div(c->a_blocks, c->a_splits) * c->rows;
+    const int64_t sizes[4] = {rows[0], rows[1], side->positions, channels};
     size_t bytes;
-    return convt3d_bytes(sizes, 4, plan->geometry.element, &bytes) && convt3d_grow(total, 1, bytes);
+    if (!convt3d_bytes(sizes, 4, plan->geometry.element, &bytes) || !convt3d_grow(total, 1, bytes))
+        return 0;
+    *total = convt3d_round_up(*total);
+    return 1;
 }
 
-/* A thread's scratch: x rows, dy rows, segments, a line of taps, row lists. */
+/* A thread's scratch: x rows, dy rows, segments, a line of taps and what a mover may
+ * read beyond it, row lists and what meets what, sums that nobody else adds to. */
 static int size_scratch(const convt3d_plan *plan, convt3d_outer *c) {
-    size_t total = 0, line = (size_t)c->taps;
-    if (!grow_rows(&total, plan, c, &c->x, c->x_is_a)) return 0;
-    c->at_dy = total = convt3d_round_up(total);
-    if (!grow_rows(&total, plan, c, &c->dy, !c->x_is_a)) return 0;
-    c->at_segments = total = convt3d_round_up(total);
-    if (!convt3d_grow(&total, CONVT3D_OUTER_SEGMENTS, sizeof(convt3d_segment))) return 0;
+    const size_t element = plan->geometry.element;
+    const convt3d_axis *axis = plan->geometry.axis;
+    size_t total = 0;
+    if (!grow_rows(&total, plan, c, &c->x, c->block)) return 0;
+    c->at_dy = total;
+    if (!grow_rows(&total, plan, c, &c->dy, c->dy_rows)) return 0;
+    c->at_segments = total;
+    if (!convt3d_grow(&total, CONVT3D_OUTER_ROWS, sizeof(convt3d_segment))) return 0;
     c->at_line = total = convt3d_round_up(total);
-    /* and what the mover may read beyond it */
-    if (!convt3d_grow(&total, line + (size_t)plan->type->lanes, plan->geometry.element)) return 0;
+    if (!convt3d_grow(&total, (size_t)c->taps + (size_t)plan->type->lanes, element)) return 0;
+    c->at_tables = total = convt3d_round_up(total);
     for (int a = 0; a < 2; a++) {
-        c->at_list[a] = total = convt3d_round_up(total);
-        if (!convt3d_grow(&total, (size_t)c->dy.list_rows[a], sizeof(int64_t))) return 0;
+        if (!convt3d_grow(&total, (size_t)c->dy_rows[a], sizeof(int64_t)) ||
+            !convt3d_grow(&total, (size_t)c->block[a] * (size_t)axis[a].kernel, sizeof(int64_t)))
+            return 0;
     }
+    c->at_sums = total = convt3d_round_up(total);
+    if (c->chunks == 1 &&
+        !convt3d_grow(&total, (size_t)(c->groups * convt3d_ceil_div(c->blocks, c->a_splits)),
+                      (size_t)c->block_sums * element))
+        return 0;
     c->thread_bytes = convt3d_round_up(total);
     c->bias_bytes = 0;
     return convt3d_grow(&c->bias_bytes, (size_t)plan->geometry.out_channels * CONVT3D_BIAS_PARTS,
                         sizeof(double)) &&
            (c->bias_bytes = convt3d_round_up(c->bias_bytes)) > 0;
 }
+
+/* ---- The whole ---------------------------------------------------------------------- */
 
 /* One block for the struct and its tables: up to three spans a tap. */
 static convt3d_outer *allocate(const convt3d_plan *plan, size_t *bytes) {
@@ -118,15 +231,19 @@ convt3d_status convt3d_outer_prepare(convt3d_plan *plan, int *accepted, const ch
     convt3d_outer *c = allocate(plan, &bytes);
     if (!c) return convt3d_fail_nomem(err, "a plan's tables", bytes);
     plan->details = c;
-    c->x.channels = g->group_inputs;
+    c->x = (convt3d_side){.channels = g->group_inputs, .positions = g->axis[2].in, .step = 1};
     c->dy.channels = g->group_outputs;
-    c->x.positions = g->axis[2].in;
-    c->dy.positions = convt3d_phase_row(&g->axis[2], c->tap, c->span, &c->spans);
     c->taps = g->axis[0].kernel * g->axis[1].kernel * g->axis[2].kernel;
     c->planes = g->batch * g->axis[0].in;
     choose_sides(plan, c);
-    const int64_t sums[5] = {g->groups, c->a_blocks, c->taps, c->rows, c->b_length};
-    if (convt3d_bytes(sums, 5, g->element, &c->sums_bytes)) {
+    if (c->dots)
+        prepare_phases(&g->axis[2], c);
+    else
+        prepare_row(&g->axis[2], c);
+    const int64_t block[5] = {c->taps, c->dots ? 1 : c->rows,
+                              c->dots ? plan->type->lanes : c->b_length, g->groups, c->blocks};
+    if (convt3d_bytes(block, 5, g->element, &c->sums_bytes)) {
+        c->block_sums = block[0] * block[1] * block[2];
         c->sums_bytes = convt3d_round_up(c->sums_bytes);
         choose_chunks(plan, c);
         choose_block(plan, c);
@@ -142,9 +259,15 @@ convt3d_status convt3d_outer_prepare(convt3d_plan *plan, int *accepted, const ch
 
 void convt3d_outer_describe(const convt3d_plan *plan, convt3d_text *text) {
     const convt3d_outer *c = plan->details;
-    convt3d_text_add(text, "tile: %lld channels of %s by up to %d vectors of %d channels of %s\n",
-                     (long long)c->rows, c->x_is_a ? "input" : "grad_output", (int)c->vectors,
-                     plan->type->lanes, c->x_is_a ? "grad_output" : "input");
+    const char *a = c->x_is_a ? "input" : "grad_output", *b = c->x_is_a ? "grad_output" : "input";
+    if (c->dots)
+        convt3d_text_add(text, "tile: dot products of up to %d taps, vectors of %d positions\n",
+                         CONVT3D_DOTS, plan->type->lanes);
+    else
+        convt3d_text_add(text, "tile: %lld %s of %s by up to %lld vectors of %d channels of %s\n",
+                         (long long)(c->tap_rows ? c->tap_rows : c->rows),
+                         c->tap_rows ? "taps" : "channels", a, (long long)c->vectors,
+                         plan->type->lanes, b);
     convt3d_text_add(text,
                      "reduction: %lld chunk%s of %lld planes, added in order; %lld x %lld rows "
                      "packed at a time%s\n",

@@ -18,6 +18,10 @@
 static inline TARGET VF vf_load(const float *p) {
     return _mm256_loadu_ps(p);
 }
+static inline TARGET VF vf_some(const float *p, int64_t count) {
+    const __m256i place = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32((int)count), place));
+}
 static inline TARGET void vf_store(float *p, VF v) {
     _mm256_storeu_ps(p, v);
 }
@@ -47,6 +51,10 @@ static inline TARGET VF vf_even(VF a, VF b) {
 
 static inline TARGET VD vd_load(const double *p) {
     return _mm256_loadu_pd(p);
+}
+static inline TARGET VD vd_some(const double *p, int64_t count) {
+    const __m256i place = _mm256_setr_epi64x(0, 1, 2, 3);
+    return _mm256_maskload_pd(p, _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), place));
 }
 static inline TARGET void vd_store(double *p, VD v) {
     _mm256_storeu_pd(p, v);

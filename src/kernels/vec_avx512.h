@@ -18,6 +18,9 @@
 static inline TARGET VF vf_load(const float *p) {
     return _mm512_loadu_ps(p);
 }
+static inline TARGET VF vf_some(const float *p, int64_t count) {
+    return _mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), p);
+}
 static inline TARGET void vf_store(float *p, VF v) {
     _mm512_storeu_ps(p, v);
 }
@@ -46,6 +49,9 @@ static inline TARGET VF vf_even(VF a, VF b) {
 
 static inline TARGET VD vd_load(const double *p) {
     return _mm512_loadu_pd(p);
+}
+static inline TARGET VD vd_some(const double *p, int64_t count) {
+    return _mm512_maskz_loadu_pd((__mmask8)((1u << count) - 1), p);
 }
 static inline TARGET void vd_store(double *p, VD v) {
     _mm512_storeu_pd(p, v);

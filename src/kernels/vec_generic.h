@@ -3,7 +3,8 @@
  *
  * A vector header gives, for T = float (VF_*) and double (VD_*): the type, its
  * lanes, and load, store, set1, fma (a*b + c; here with two roundings where the
- * CPU has no fused one), part (a store of the first elements only), stream (a
+ * CPU has no fused one), some (the first elements, then zeros), part (a store of
+ * the first elements only), stream (a
  * store past the caches, to an aligned address), zip (a0 b0 a1 b1 ... in two
  * vectors) and even (a0 a2 ... b0 b2 ...).  VH is VD_LANES floats, which
  * vd_widen() and vh_narrow() turn into doubles and back.
@@ -29,6 +30,11 @@ typedef float vh_generic __attribute__((vector_size(8)));
 static inline VF vf_load(const float *p) {
     VF v;
     memcpy(&v, p, sizeof v);
+    return v;
+}
+static inline VF vf_some(const float *p, int64_t count) {
+    VF v = {0};
+    memcpy(&v, p, (size_t)count * sizeof *p);
     return v;
 }
 static inline void vf_store(float *p, VF v) {
@@ -58,6 +64,11 @@ static inline VF vf_even(VF a, VF b) {
 static inline VD vd_load(const double *p) {
     VD v;
     memcpy(&v, p, sizeof v);
+    return v;
+}
+static inline VD vd_some(const double *p, int64_t count) {
+    VD v = {0};
+    memcpy(&v, p, (size_t)count * sizeof *p);
     return v;
 }
 static inline void vd_store(double *p, VD v) {

@@ -1,0 +1,145 @@
+/* outer_sums: the sums of backward_weight's chunks to the caller's gradients.
+ * SPDX-License-Identifier: MIT */
+#include "outer.h"
+
+char *convt3d_outer_sums(const convt3d_call *call, int64_t chunk) {
+    const convt3d_outer *c = call->plan->details;
+    return call->scratch + c->bias_bytes + (size_t)chunk * c->sums_bytes;
+}
+
+char *convt3d_outer_scratch(const convt3d_call *call, int thread) {
+    const convt3d_outer *c = call->plan->details;
+    return convt3d_outer_sums(call, c->chunks == 1 ? 0 : c->chunks) +
+           (size_t)thread * c->thread_bytes;
+}
+
+/* ---- Weights ------------------------------------------------------------------------------- */
+
+static int taps_are_dense(const convt3d_call *call) {
+    const convt3d_axis *axis = call->plan->geometry.axis;
+    const int64_t *stride = call->weight.stride;
+    return stride[4] == 1 && stride[3] == axis[2].kernel && stride[2] == stride[3] * axis[1].kernel;
+}
+
+/* All taps of one pair of channels, from a line of them. */
+static void write_line(const convt3d_call *call, char *to, const char *line) {
+    const convt3d_axis *axis = call->plan->geometry.axis;
+    const convt3d_view *w = &call->weight;
+    const int64_t element = (int64_t)call->plan->geometry.element;
+    const convt3d_store how = call->accumulate ? CONVT3D_STORE_ADD : CONVT3D_STORE_PLAIN;
+    for (int64_t d = 0; d < axis[0].kernel; d++) {
+        for (int64_t h = 0; h < axis[1].kernel; h++, line += axis[2].kernel * element) {
+            const void *from = line;
+            call->plan->type->store(to + (d * w->stride[2] + h * w->stride[3]) * element,
+                                    w->stride[4], &from, 1, axis[2].kernel, 0, how);
+        }
+    }
+}
+
+/* Lanes added up, in an order that depends on nothing. */
+static void write_dots(const convt3d_call *call, char *line, char *to, const char *sums) {
+    const convt3d_plan *plan = call->plan;
+    const convt3d_outer *c = plan->details;
+    const int64_t element = (int64_t)plan->geometry.element, lanes = plan->type->lanes;
+    for (int64_t tap = 0; tap < c->taps; tap++) {
+        const double sum = plan->type->sum(sums + tap * lanes * element, 1, lanes);
+        if (element == 4)
+            ((float *)line)[tap] = (float)sum;
+        else
+            ((double *)line)[tap] = sum;
+    }
+    write_line(call, to, line);
+}
+
+void convt3d_outer_write(const convt3d_call *call, int thread, int64_t group, int64_t block,
+                         char *sums) {
+    const convt3d_plan *plan = call->plan;
+    const convt3d_outer *c = plan->details;
+    const convt3d_view *w = &call->weight;
+    const int64_t element = (int64_t)plan->geometry.element;
+    const convt3d_side *side = c->x_is_a ? &c->x : &c->dy;
+    const int64_t a0 = block * c->rows, a1 = min64(a0 + c->rows, side->channels);
+    const int64_t b_channels = c->x_is_a ? c->dy.channels : c->x.channels;
+    const int64_t a_stride = w->stride[c->x_is_a ? 0 : 1], b_stride = w->stride[c->x_is_a ? 1 : 0];
+    char *line = convt3d_outer_scratch(call, thread) + c->at_line;
+    char *to = w->data + group * c->x.channels * w->stride[0] * element;
+    if (c->dots) {
+        const int64_t ci = block / c->dy.channels, co = block % c->dy.channels;
+        write_dots(call, line, to + (ci * w->stride[0] + co * w->stride[1]) * element, sums);
+        return;
+    }
+    for (int64_t a = a0; a < a1; a++) {
+        const char *from = sums + (a - a0) * c->b_length * element;
+        if (taps_are_dense(call) && !call->accumulate) {
+            plan->type->transpose(to + a * a_stride * element, b_stride, from,
+                                  c->rows * c->b_length, 1, c->taps, c->taps, b_channels);
+            continue;
+        }
+        for (int64_t b = 0; b < b_channels; b++) {
+            plan->type->gather(line, from + b * element, c->rows * c->b_length, c->taps);
+            write_line(call, to + (a * a_stride + b * b_stride) * element, line);
+        }
+    }
+}
+
+/* One block of one group: adds its chunks, then writes its weights. */
+static void reduce_task(void *arg, int64_t index, int thread) {
+    const convt3d_call *call = arg;
+    const convt3d_plan *plan = call->plan;
+    const convt3d_outer *c = plan->details;
+    const int64_t offset = index * c->block_sums * (int64_t)plan->geometry.element;
+    char *sums = convt3d_outer_sums(call, 0) + offset;
+    for (int64_t chunk = 1; chunk < c->chunks; chunk++)
+        plan->type->add(sums, 1, convt3d_outer_sums(call, chunk) + offset, c->block_sums);
+    convt3d_outer_write(call, thread, index / c->blocks, index % c->blocks, sums);
+}
+
+void convt3d_outer_reduce(convt3d_call *call, double until) {
+    const convt3d_outer *c = call->plan->details;
+    if (c->chunks == 1) return; /* the tasks have written theirs */
+    convt3d_parallel(&call->job, until, call->plan->geometry.groups * c->blocks, reduce_task, call);
+}
+
+/* ---- Bias ------------------------------------------------------------------------------------ */
+
+/* One part of one channel's sum, rows in order, in double. */
+static void bias_task(void *arg, int64_t index, int thread) {
+    convt3d_call *call = arg;
+    const convt3d_geometry *g = &call->plan->geometry;
+    const convt3d_view *v = &call->output;
+    const int64_t rows = g->batch * g->axis[0].out * g->axis[1].out;
+    int64_t channel = index / CONVT3D_BIAS_PARTS, part = index % CONVT3D_BIAS_PARTS;
+    double sum = 0;
+    for (int64_t row = rows / CONVT3D_BIAS_PARTS * part + min64(part, rows % CONVT3D_BIAS_PARTS),
+                 end = row + rows / CONVT3D_BIAS_PARTS + (part < rows % CONVT3D_BIAS_PARTS);
+         row < end; row++) {
+        int64_t h = row % g->axis[1].out, d = row / g->axis[1].out % g->axis[0].out;
+        int64_t n = row / g->axis[1].out / g->axis[0].out;
+        sum += call->plan->type->sum(v->data + (n * v->stride[0] + channel * v->stride[1] +
+                                                d * v->stride[2] + h * v->stride[3]) *
+                                                   (int64_t)g->element,
+                                     v->stride[4], g->axis[2].out);
+        if ((row & 15) == 0 && convt3d_stopped(&call->job, thread)) return;
+    }
+    ((double *)call->scratch)[index] = sum;
+}
+
+static void store_bias(convt3d_call *call) {
+    const convt3d_geometry *g = &call->plan->geometry;
+    const double *part = (const double *)call->scratch;
+    for (int64_t channel = 0; channel < g->out_channels; channel++, part += CONVT3D_BIAS_PARTS) {
+        char *to = call->bias.data + channel * call->bias.stride[0] * (int64_t)g->element;
+        double sum = 0;
+        for (int i = 0; i < CONVT3D_BIAS_PARTS; i++) sum += part[i];
+        if (g->element == 4)
+            *(float *)to = (float)(sum + (call->accumulate ? (double)*(float *)to : 0));
+        else
+            *(double *)to = sum + (call->accumulate ? *(double *)to : 0);
+    }
+}
+
+void convt3d_outer_bias(convt3d_call *call) {
+    convt3d_parallel(&call->job, 1, call->plan->geometry.out_channels * CONVT3D_BIAS_PARTS,
+                     bias_task, call);
+    if (!call->job.cancelled) store_bias(call);
+}
