@@ -32,60 +32,66 @@ static double slab_bytes(const convt3d_plan *plan, const convt3d_correlate *c,
            (double)plan->geometry.element;
 }
 
-/* The next axis to halve a task's block along, depth first; -1: none is left.  Blocks
- * of one stride share all of their source rows: they are cut only where they must. */
-static int next_axis(const convt3d_plan *plan, const convt3d_correlate *c, const convt3d_cut *cut,
-                     int must, int64_t *unit) {
-    const convt3d_geometry *g = &plan->geometry;
-    for (int pass = 0; pass <= must; pass++) {
-        for (int a = 0; a < 2; a++) {
-            *unit = 1;
-            if (plan->direction == CONVT3D_FORWARD && pass == 0)
-                *unit = min64(g->axis[a].stride, c->results[a]);
-            if (cut->block[a] > *unit) return a;
-        }
-    }
-    return -1;
-}
-
-static double tasks_of(const convt3d_correlate *c, const convt3d_cut *cut) {
-    (void)c;
+static double tasks_of(const convt3d_cut *cut) {
     return (double)cut->runs * (double)cut->group_blocks * (double)cut->strips *
            (double)cut->blocks[0] * (double)cut->blocks[1];
 }
 
-static void split_units(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut,
-                        double wanted) {
-    double tasks = tasks_of(c, cut);
-    (void)plan;
+static void split_units(convt3d_cut *cut, double wanted) {
+    double tasks = tasks_of(cut);
     cut->unit_splits = 1;
     if (tasks > 0 && tasks < wanted)
         cut->unit_splits =
             max64(1, min64(cut->units * cut->groups, (int64_t)(wanted / tasks + 0.999)));
 }
 
-/* Halves the blocks until the slab fits the cache and there is enough to share out;
- * layers whose weights are what is large are shared out by channels, so that the
- * weights are read once.  Results don't depend on it. */
+/* The largest blocks whose slab fits the cache, of the shape that packs the fewest
+ * source rows again and again.  Blocks of one stride share all of their source rows:
+ * they are cut only where they must. */
+static void choose_shape(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut,
+                         double cache, const int64_t unit[2]) {
+    convt3d_cut best = *cut;
+    double most = 0;
+    for (int64_t d = unit[0];; d *= 2) {
+        for (int64_t h = unit[1];; h *= 2) {
+            set_block(plan, c, cut, 0, min64(d, c->results[0]));
+            set_block(plan, c, cut, 1, min64(h, c->results[1]));
+            const double rows = (double)cut->block[0] * (double)cut->block[1];
+            const double bytes = slab_bytes(plan, c, cut);
+            const double score = rows / (bytes + 4096);
+            if ((bytes <= cache || most == 0) && score > most) {
+                best = *cut;
+                most = score;
+            }
+            if (h >= c->results[1] || bytes > cache) break;
+        }
+        if (d >= c->results[0]) break;
+    }
+    *cut = best;
+}
+
+/* Blocks that fit the cache, of which there are enough to share out; layers whose
+ * weights are what is large are shared out by channels, so that the weights are read
+ * once.  Results don't depend on it. */
 static void choose_blocks(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut,
                           double cache) {
     const double weights =
         (double)c->m * (double)c->k * (double)c->taps * (double)plan->geometry.element;
     const double wanted = 4.0 * plan->threads;
-    for (int a = 0; a < 2; a++) set_block(plan, c, cut, a, c->results[a]);
-    cut->unit_splits = 1;
-    for (;;) {
-        const int large = slab_bytes(plan, c, cut) > cache;
-        const int heavy = weights > HEAVY_WEIGHTS && cut->units >= 2 * plan->threads;
-        int64_t unit;
-        if (!large && (heavy || tasks_of(c, cut) >= wanted)) break;
-        int a = next_axis(plan, c, cut, large, &unit);
-        if (a < 0) break;
-        int64_t half = (cut->block[a] + 1) / 2;
-        half = convt3d_ceil_div(half, unit) * unit;
-        set_block(plan, c, cut, a, half < cut->block[a] ? half : cut->block[a] - unit);
+    const int heavy = weights > HEAVY_WEIGHTS && cut->units >= 2 * plan->threads;
+    int64_t unit[2] = {1, 1};
+    for (int a = 0; a < 2 && plan->direction == CONVT3D_FORWARD; a++)
+        unit[a] = min64(plan->geometry.axis[a].stride, c->results[a]);
+    for (int a = 0; a < 2; a++) set_block(plan, c, cut, a, unit[a]);
+    if (slab_bytes(plan, c, cut) > cache) unit[0] = unit[1] = 1;
+    choose_shape(plan, c, cut, cache, unit);
+    while (!heavy && tasks_of(cut) < wanted) {
+        const int a = cut->block[0] > unit[0] ? 0 : 1;
+        if (cut->block[a] <= unit[a]) break;
+        const int64_t half = convt3d_ceil_div((cut->block[a] + 1) / 2, unit[a]) * unit[a];
+        set_block(plan, c, cut, a, half < cut->block[a] ? half : cut->block[a] - unit[a]);
     }
-    split_units(plan, c, cut, weights > HEAVY_WEIGHTS ? wanted : wanted / 2);
+    split_units(cut, weights > HEAVY_WEIGHTS ? wanted : wanted / 2);
 }
 
 static int folds_rows(const convt3d_plan *plan) {
@@ -210,6 +216,7 @@ static void choose_tiles(const convt3d_plan *plan, const convt3d_correlate *c, c
     cut->rows = tiles.rows;
     cut->width = tiles.rows;
     for (int64_t v = 1; v <= most && c->panel % lanes == 0; v++) {
+        if (most % v) continue; /* equal units only */
         double cycles = row_cost(plan, c, cut, v).turned;
         if (phase_bytes(plan, c, v * lanes) > OWN_CACHE) cycles *= 1.1;
         if (cycles >= best) continue;

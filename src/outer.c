@@ -116,9 +116,10 @@ static void dot_line(const task *t, int64_t pair, int64_t line, int64_t count) {
     for (int64_t first = 0; first < min64(period, axis->kernel); first++) {
         for (int64_t tap = first; tap < axis->kernel; tap += CONVT3D_DOTS * period) {
             const int64_t taps = min64(CONVT3D_DOTS, convt3d_ceil_div(axis->kernel - tap, period));
-            const range common = range_of(t, tap, taps, period);
+            const range whole = {0, axis->in};
+            const range common = t->clip ? range_of(t, tap, taps, period) : whole;
             dot(t, pair, line, tap, taps, period, common, count);
-            for (int64_t j = 0; j < taps && taps > 1; j++) {
+            for (int64_t j = 0; j < taps && taps > 1 && t->clip; j++) {
                 range own = range_of(t, tap + j * period, 1, 1), left = own, right = own;
                 left.i1 = common.i0 < common.i1 ? common.i0 : own.i1;
                 right.i0 = common.i0 < common.i1 ? common.i1 : own.i1;

@@ -71,6 +71,7 @@ typedef struct convt3d_outer_task {
     int64_t listed[2], *list[2]; /* dy planes (n*depth + d) and heights that are packed, rising */
     int64_t *meets[2];           /* place in these lists of what an x row meets, by tap; -1: none */
     char *x, *dy, *sums;         /* 'sums': of block0 */
+    int clip;                    /* dots keep off the halo: x has an Inf or NaN */
     convt3d_segment *segment;
 } convt3d_outer_task;
 

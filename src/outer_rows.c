@@ -3,6 +3,8 @@
  * SPDX-License-Identifier: MIT */
 #include "outer.h"
 
+#include <string.h>
+
 static int64_t element_of(const convt3d_outer_task *t) {
     return (int64_t)t->plan->geometry.element;
 }
@@ -77,7 +79,7 @@ static int pack_x(const convt3d_outer_task *t) {
     return 1;
 }
 
-/* Halo isn't packed: taps are cut to where the data is real. */
+/* Halo isn't packed: taps are cut to where the data is real.  For dots it is zeros. */
 static int pack_dy(const convt3d_outer_task *t) {
     const convt3d_side *side = &t->c->dy;
     const int64_t bytes = convt3d_outer_row(t, side) * element_of(t);
@@ -85,6 +87,7 @@ static int pack_dy(const convt3d_outer_task *t) {
     for (int64_t d = 0; d < t->listed[0]; d++) {
         for (int64_t h = 0; h < t->listed[1]; h++, to += bytes) {
             if (convt3d_stopped(&t->call->job, t->thread)) return 0;
+            if (t->c->dots) memset(to, 0, (size_t)bytes);
             pack_row(t, side, &t->call->output, to,
                      row_at(t, &t->call->output, side, t->list[0][d], t->plan->geometry.axis[0].out,
                             t->list[1][h]),
@@ -125,6 +128,9 @@ static void list_dy(convt3d_outer_task *t, int a) {
 }
 
 int convt3d_outer_pack(convt3d_outer_task *t) {
+    const int64_t rows = (t->end[0] - t->first[0]) * (t->end[1] - t->first[1]);
     for (int a = 0; a < 2; a++) list_dy(t, a);
-    return pack_x(t) && pack_dy(t);
+    if (!pack_x(t) || !pack_dy(t)) return 0;
+    t->clip = t->c->dots && t->plan->type->nonfinite(t->x, rows * convt3d_outer_row(t, &t->c->x));
+    return 1;
 }
