@@ -57,9 +57,16 @@ class Error(ctypes.Structure):
     _fields_ = [("status", ctypes.c_int), ("text", ctypes.c_char * 508)]
 
 
+class Run(ctypes.Structure):
+    _fields_ = [("struct_size", ctypes.c_size_t), ("threads", ctypes.c_int32),
+                ("scratch", ctypes.c_void_p), ("scratch_size", ctypes.c_size_t),
+                ("others", ctypes.c_char * 256)]  # fmt: skip
+
+
 class Options(ctypes.Structure):
     _fields_ = [("struct_size", ctypes.c_size_t), ("threads", ctypes.c_int32),
-                ("isa", ctypes.c_char_p), ("algorithm", ctypes.c_char_p)]  # fmt: skip
+                ("isa", ctypes.c_char_p), ("algorithm", ctypes.c_char_p),
+                ("activation", ctypes.c_int), ("negative_slope", ctypes.c_double)]  # fmt: skip
 
 
 def view(array):
@@ -72,8 +79,8 @@ def view(array):
 
 
 class Convt3d:
-    """Outputs reused, weights packed, scratch from the library.  A variant other than "plain"
-    is an instruction set."""
+    """Outputs and scratch reused, weights packed.  A variant other than "plain" is an
+    instruction set."""
 
     def __init__(self, threads):
         path = os.environ.get("CONVT3D_LIBRARY", str(layers.ROOT / "build/libconvt3d.so"))
@@ -120,11 +127,16 @@ class Convt3d:
         if direction != "backward_weight":
             self.call("weights_pack", self.plan, w, ctypes.byref(self.packed))
         db = numpy.zeros(layer.out_channels, numpy.float32) if layer.bias else None
-        self.keep = data, result, db
+        self.extra_bytes = self.library.convt3d_plan_scratch_size(self.plan, 0, 1)
+        how, scratch = Run(), numpy.zeros(self.extra_bytes, numpy.uint8)
+        self.library.convt3d_run_init(ctypes.byref(how))
+        how.scratch, how.scratch_size = scratch.ctypes.data, self.extra_bytes
+        self.keep = data, result, db, how, scratch
+        run_options = ctypes.byref(how)
         arguments = {
-            "forward": (self.plan, x, None, self.packed, b, y, None),
-            "backward_input": (self.plan, dy, None, self.packed, y, 0, None),
-            "backward_weight": (self.plan, x, dy, y, view(db), 0, None),
+            "forward": (self.plan, x, None, self.packed, b, y, run_options),
+            "backward_input": (self.plan, dy, None, self.packed, y, 0, run_options),
+            "backward_weight": (self.plan, x, dy, y, view(db), 0, run_options),
         }[direction]
         function, error = getattr(self.library, "convt3d_" + direction), Error()
         arguments += (ctypes.byref(error),)
@@ -137,7 +149,6 @@ class Convt3d:
         self.result = lambda: result
         text = ctypes.create_string_buffer(4096)
         self.library.convt3d_plan_describe(self.plan, text, ctypes.c_size_t(4096))
-        self.extra_bytes = self.library.convt3d_plan_scratch_size(self.plan, 0, 1)
         return " ".join(line.split(": ", 1)[1] for line in text.value.decode().splitlines()
                         if line.startswith(("isa", "algorithm")))  # fmt: skip
 

@@ -17,7 +17,7 @@ typedef struct pairs {
 } pairs;
 
 static pairs pairs_of(const convt3d_task *t, int a, int64_t result) {
-    pairs p = {.axis = &t->plan->geometry.axis[a],
+    pairs p = {.axis = &t->c->axis[a],
                .forward = t->plan->direction == CONVT3D_FORWARD,
                .k = -1,
                .result = result};
@@ -188,7 +188,7 @@ static void add_step(const convt3d_task *t, int64_t lane, const convt3d_piece *p
                      int accumulate, int64_t unit0, int64_t unit1) {
     const convt3d_correlate *c = t->c;
     convt3d_program *p = t->program;
-    const int64_t kernel_w = t->plan->geometry.axis[2].kernel, pitch = t->cut->row_pitch;
+    const int64_t kernel_w = t->c->axis[2].kernel, pitch = t->cut->row_pitch;
     const int64_t shift = max64(c->lane[lane].q0, t->q0) - c->lane[lane].q0;
     if (p->steps == CONVT3D_STEPS) run_program(t, unit0, unit1);
     p->step[p->steps++] = (convt3d_step){.lane = lane,
@@ -230,7 +230,7 @@ static walk walk_of(const convt3d_task *t, int64_t d) {
 /* The next pairs, as many as fit the program; 1 if there may be more. */
 static int next_pairs(const convt3d_task *t, walk *w, int64_t h) {
     convt3d_program *p = t->program;
-    const int64_t kernel_h = t->plan->geometry.axis[1].kernel;
+    const int64_t kernel_h = t->c->axis[1].kernel;
     p->pairs = 0;
     for (;;) {
         if (!w->inside) {
@@ -298,7 +298,7 @@ static void run_row(const convt3d_task *t, int64_t unit0, int64_t unit1, int64_t
 static void run_phases(const convt3d_task *t) {
     int64_t apart[2] = {1, 1}, phase[2];
     for (int a = 0; a < 2 && t->cut->by_phase; a++)
-        apart[a] = min64(t->plan->geometry.axis[a].stride, t->cut->block[a]);
+        apart[a] = min64(t->c->axis[a].stride, t->cut->block[a]);
     for (phase[0] = 0; phase[0] < apart[0]; phase[0]++) {
         for (phase[1] = 0; phase[1] < apart[1]; phase[1]++) {
             for (int64_t u = t->unit0; u < t->unit1; u += t->together) {
@@ -408,37 +408,69 @@ static int64_t pack_tasks(const convt3d_plan *plan) {
     return plan->geometry.groups * c->panels * convt3d_ceil_div(c->k, PACK_CHANNELS);
 }
 
-/* Taps that lie side by side in the caller's memory are read together. */
+/* All taps of one source channel, for 'rows' result channels 'm_stride' apart: those that
+ * lie side by side in the caller's memory are read together. */
+static void pack_taps(const convt3d_plan *plan, const convt3d_view *w, char *to, const char *from,
+                      int64_t m_stride, int64_t rows) {
+    const convt3d_correlate *c = plan->details;
+    const int64_t element = (int64_t)plan->geometry.element, tap = c->k * c->panel;
+    const int64_t kernel[3] = {c->axis[0].kernel, c->axis[1].kernel, c->axis[2].kernel};
+    int64_t together = kernel[2], lines = c->taps / kernel[2];
+    if (w->stride[3] == kernel[2] * w->stride[4] && w->stride[2] == kernel[1] * w->stride[3]) {
+        together = c->taps;
+        lines = 1;
+    }
+    for (int64_t i = 0; i < lines; i++) {
+        const int64_t at = i / kernel[1] * w->stride[2] + i % kernel[1] * w->stride[3];
+        plan->type->transpose(to + i * together * tap * element, tap, from + at * element, m_stride,
+                              w->stride[4], rows, c->panel, together);
+    }
+}
+
+/* The same with merged phases, one result channel after another. */
+static void pack_merged(const convt3d_plan *plan, const convt3d_view *w, char *to, const char *from,
+                        int64_t m0, int64_t rows) {
+    const convt3d_correlate *c = plan->details;
+    const int64_t element = (int64_t)plan->geometry.element;
+    const convt3d_task group = {.plan = plan, .c = c};
+    for (int64_t tap = 0; tap < c->taps; tap++) {
+        const int64_t e[3] = {tap / c->axis[2].kernel / c->axis[1].kernel,
+                              tap / c->axis[2].kernel % c->axis[1].kernel, tap % c->axis[2].kernel};
+        char *row = to + tap * c->k * c->panel * element;
+        memset(row, 0, (size_t)(c->panel * element));
+        for (int64_t r = 0; r < rows; r++) {
+            int64_t phase[3], at;
+            at = convt3d_correlate_channel(&group, m0 + r, phase) * w->stride[1];
+            for (int a = 0; a < 3; a++) at += (e[a] * c->merged[a] + phase[a]) * w->stride[2 + a];
+            memcpy(row + r * element, from + at * element, (size_t)element);
+        }
+    }
+}
+
 static void pack(const convt3d_plan *plan, const convt3d_view *w, convt3d_packed *packed,
                  int64_t index) {
     const convt3d_correlate *c = plan->details;
     const convt3d_geometry *g = &plan->geometry;
     const int64_t element = (int64_t)g->element, tap = c->k * c->panel;
-    const int64_t kernel[3] = {g->axis[0].kernel, g->axis[1].kernel, g->axis[2].kernel};
     const int64_t parts = convt3d_ceil_div(c->k, PACK_CHANNELS);
     int forward = plan->direction == CONVT3D_FORWARD;
     int64_t group = index / parts / c->panels, m0 = index / parts % c->panels * c->panel;
     int64_t m_stride = w->stride[forward ? 1 : 0], k_stride = w->stride[forward ? 0 : 1];
     int64_t k0 = index % parts * PACK_CHANNELS, rows = min64(c->panel, c->m - m0);
     char *to = (char *)packed + CONVT3D_ALIGN + index / parts * c->taps * tap * element;
-    const char *from = w->data + (group * g->group_inputs * w->stride[0] + m0 * m_stride) * element;
-    int64_t together = kernel[2], lines = c->taps / kernel[2];
-    if (w->stride[3] == kernel[2] * w->stride[4] && w->stride[2] == kernel[1] * w->stride[3]) {
-        together = c->taps;
-        lines = 1;
-    }
+    const char *from = w->data + group * g->group_inputs * w->stride[0] * element;
+    int bad = 0;
     for (int64_t k = k0; k < min64(k0 + PACK_CHANNELS, c->k); k++) {
-        int bad = 0;
-        for (int64_t i = 0; i < lines; i++) {
-            const int64_t at = i / kernel[1] * w->stride[2] + i % kernel[1] * w->stride[3];
-            plan->type->transpose(to + (i * together * tap + k * c->panel) * element, tap,
-                                  from + (k * k_stride + at) * element, m_stride, w->stride[4],
-                                  rows, c->panel, together);
-        }
+        char *row = to + k * c->panel * element;
+        const char *source = from + k * k_stride * element;
+        if (c->merged[0] * c->merged[1] * c->merged[2] > 1)
+            pack_merged(plan, w, row, source, m0, rows);
+        else
+            pack_taps(plan, w, row, source + m0 * m_stride * element, m_stride, rows);
         for (int64_t i = 0; i < c->taps && !bad; i++)
-            bad = plan->type->nonfinite(to + (i * tap + k * c->panel) * element, c->panel);
-        if (bad) __atomic_store_n(&packed->nonfinite, 1, __ATOMIC_RELAXED);
+            bad = plan->type->nonfinite(row + i * tap * element, c->panel);
     }
+    if (bad) __atomic_store_n(&packed->nonfinite, 1, __ATOMIC_RELAXED);
 }
 
 const convt3d_algorithm convt3d_engine_correlate = {

@@ -16,6 +16,10 @@
  * rows are short it is turned: vectors lie along channels, its rows are positions.
  * Both read the same slab and the same packed weights, and add in the same order.
  *
+ * Forward with few channels merges the stride's phases into them where every phase
+ * has as many taps: one position of all phases is then a stride-1 correlation with
+ * stride^3 times as many channels, which share what they read.
+ *
  * Where samples lie closer together in the caller's memory than positions do, or
  * rows are very short, a task takes a run of samples side by side: each position is
  * then 'run' elements long, in slab and tile alike, and nothing else changes.
@@ -64,6 +68,10 @@ typedef struct convt3d_cut {
 } convt3d_cut;
 
 typedef struct convt3d_correlate {
+    /* The layer's axes; with merged phases, those of the layer that has stride 1, a
+     * result for each position q, and a result channel for each phase and channel. */
+    convt3d_axis axis[3];
+    int64_t merged[3];              /* phases of each axis; all 1 where none are merged */
     int64_t m, k;                   /* channels of a group: results, sources */
     int64_t panel, panels;          /* result channels of a row of packed weights */
     int64_t k_block;                /* source channels that all taps take before the next ones */
@@ -166,6 +174,10 @@ int convt3d_correlate_across(const convt3d_task *t, const convt3d_view *v);
 /* correlate_cut.c: the two cuts; scratch (0 if it is too large for any memory). */
 void convt3d_correlate_choose_cuts(const convt3d_plan *plan, convt3d_correlate *c);
 int convt3d_correlate_size_scratch(const convt3d_plan *plan, convt3d_correlate *c);
+
+/* The channel of the layer that a result channel, counted from the task's first group,
+ * belongs to, and its phase on each axis. */
+int64_t convt3d_correlate_channel(const convt3d_task *t, int64_t m, int64_t phase[3]);
 
 /* correlate_plan.c; the rest of the algorithm is in correlate.c. */
 convt3d_status convt3d_correlate_prepare(convt3d_plan *plan, int *accepted, const char **why,

@@ -12,8 +12,9 @@ static const double HEAVY_WEIGHTS = 1024 * 1024, NEAR_WEIGHTS = 192 * 1024;
 
 /* ---- Tasks ---------------------------------------------------------------------- */
 
-static int64_t sources_of(const convt3d_plan *plan, int a, int64_t results) {
-    const convt3d_axis *axis = &plan->geometry.axis[a];
+static int64_t sources_of(const convt3d_plan *plan, const convt3d_correlate *c, int a,
+                          int64_t results) {
+    const convt3d_axis *axis = &c->axis[a];
     return plan->direction == CONVT3D_FORWARD ? convt3d_inputs_of_outputs(axis, results)
                                               : convt3d_outputs_of_inputs(axis, results);
 }
@@ -22,7 +23,7 @@ static void set_block(const convt3d_plan *plan, const convt3d_correlate *c, conv
                       int64_t block) {
     cut->block[a] = block;
     cut->blocks[a] = convt3d_ceil_div(c->results[a], block);
-    cut->slab_rows[a] = sources_of(plan, a, block);
+    cut->slab_rows[a] = sources_of(plan, c, a, block);
 }
 
 static double slab_bytes(const convt3d_plan *plan, const convt3d_correlate *c,
@@ -81,7 +82,7 @@ static void choose_blocks(const convt3d_plan *plan, const convt3d_correlate *c, 
     const int heavy = weights > HEAVY_WEIGHTS && cut->units >= 2 * plan->threads;
     int64_t unit[2] = {1, 1};
     for (int a = 0; a < 2 && plan->direction == CONVT3D_FORWARD; a++)
-        unit[a] = min64(plan->geometry.axis[a].stride, c->results[a]);
+        unit[a] = min64(c->axis[a].stride, c->results[a]);
     for (int a = 0; a < 2; a++) set_block(plan, c, cut, a, unit[a]);
     if (slab_bytes(plan, c, cut) > cache) unit[0] = unit[1] = 1;
     choose_shape(plan, c, cut, cache, unit);
@@ -126,9 +127,9 @@ static void choose_run(const convt3d_plan *plan, const convt3d_correlate *c, con
     const int64_t line = CONVT3D_RUN_BYTES / (int64_t)g->element;
     const int64_t run = min64(max64(g->batch, 1), line);
     const int64_t depth =
-        plan->direction == CONVT3D_FORWARD ? min64(g->axis[0].stride, c->results[0]) : 1;
-    const double rows = (double)sources_of(plan, 0, depth) *
-                        (double)sources_of(plan, 1, min64(ROWS, c->results[1])) * (double)c->k *
+        plan->direction == CONVT3D_FORWARD ? min64(c->axis[0].stride, c->results[0]) : 1;
+    const double rows = (double)sources_of(plan, c, 0, depth) *
+                        (double)sources_of(plan, c, 1, min64(ROWS, c->results[1])) * (double)c->k *
                         (double)g->element;
     double one;
     int64_t most = line;
@@ -137,7 +138,7 @@ static void choose_run(const convt3d_plan *plan, const convt3d_correlate *c, con
                         c->positions / n >= STRIP;
          n *= 2)
         set_strips(c, cut, n);
-    one = (double)sources_of(plan, 0, 1) * (double)sources_of(plan, 1, 1) * (double)c->k *
+    one = (double)sources_of(plan, c, 0, 1) * (double)sources_of(plan, c, 1, 1) * (double)c->k *
               (double)cut->row_length +
           (double)c->lanes * (double)CONVT3D_MAX_ROWS * (double)cut->strip;
     if (folds_rows(plan)) one += (double)g->axis[2].full;
@@ -197,11 +198,15 @@ static cost row_cost(const convt3d_plan *plan, const convt3d_correlate *c, const
 /* The unit's weights through all taps of one stride phase should stay in a core's own
  * cache while rows pass by. */
 static double phase_bytes(const convt3d_plan *plan, const convt3d_correlate *c, int64_t width) {
-    const convt3d_axis *axis = plan->geometry.axis;
+    const convt3d_axis *axis = c->axis;
     double taps = (double)c->taps;
     for (int a = 0; a < 2 && plan->direction == CONVT3D_FORWARD; a++)
         taps /= (double)min64(axis[a].kernel, convt3d_tap_period(&axis[a]));
     return taps * (double)c->k * (double)width * (double)plan->geometry.element;
+}
+
+static int is_merged(const convt3d_correlate *c) {
+    return c->merged[0] * c->merged[1] * c->merged[2] > 1;
 }
 
 static void choose_tiles(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut) {
@@ -215,7 +220,7 @@ static void choose_tiles(const convt3d_plan *plan, const convt3d_correlate *c, c
     cut->vectors = tiles.vectors;
     cut->rows = tiles.rows;
     cut->width = tiles.rows;
-    for (int64_t v = 1; v <= most && c->panel % lanes == 0; v++) {
+    for (int64_t v = 1; v <= most && c->panel % lanes == 0 && !is_merged(c); v++) {
         if (most % v) continue; /* equal units only */
         double cycles = row_cost(plan, c, cut, v).turned;
         if (phase_bytes(plan, c, v * lanes) > OWN_CACHE) cycles *= 1.1;
@@ -288,16 +293,19 @@ static void finish_cut(const convt3d_plan *plan, const convt3d_correlate *c, con
 void convt3d_correlate_choose_cuts(const convt3d_plan *plan, convt3d_correlate *c) {
     const convt3d_geometry *g = &plan->geometry;
     const int64_t short_row = 8;
-    double bytes = (double)g->element * (double)g->batch * (double)g->groups * (double)c->m *
-                   (double)c->results[0] * (double)c->results[1];
-    bytes *= (double)(plan->direction == CONVT3D_FORWARD ? g->axis[2].out : g->axis[2].in);
+    int forward = plan->direction == CONVT3D_FORWARD;
+    double bytes = (double)g->element * (double)g->batch *
+                   (double)(forward ? g->out_channels : g->in_channels);
+    for (int a = 0; a < 3; a++) bytes *= (double)(forward ? g->axis[a].out : g->axis[a].in);
     c->stream = bytes > CONVT3D_STREAM_BYTES;
-    choose_run(plan, c, &c->cut[1], SHARED_CACHE);
-    finish_cut(plan, c, &c->cut[1]);
     c->cut[0].run = 1;
     c->cut[0].runs = g->batch;
     set_strips(c, &c->cut[0], 1);
     finish_cut(plan, c, &c->cut[0]);
+    c->cut[1] = c->cut[0];
+    if (is_merged(c)) return;
+    choose_run(plan, c, &c->cut[1], SHARED_CACHE);
+    finish_cut(plan, c, &c->cut[1]);
     /* Very short rows: samples make them longer, whatever the order of memory. */
     if (c->cut[1].run > 1 && c->lane_length <= short_row && c->cut[1].strips == 1)
         c->cut[0] = c->cut[1];

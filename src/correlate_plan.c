@@ -108,7 +108,7 @@ static void choose_clip(const convt3d_plan *plan, convt3d_correlate *c) {
 }
 
 static void prepare_row(const convt3d_plan *plan, convt3d_correlate *c) {
-    const convt3d_axis *axis = &plan->geometry.axis[2];
+    const convt3d_axis *axis = &c->axis[2];
     int64_t pieces = 0;
     if (plan->direction == CONVT3D_FORWARD)
         forward_lanes(axis, c);
@@ -124,7 +124,7 @@ static void prepare_row(const convt3d_plan *plan, convt3d_correlate *c) {
 
 /* The parts of a slab row: backward_input has one for each phase of grad_output. */
 static void prepare_parts(const convt3d_plan *plan, convt3d_correlate *c) {
-    const convt3d_axis *axis = &plan->geometry.axis[2];
+    const convt3d_axis *axis = &c->axis[2];
     const int64_t period = plan->direction == CONVT3D_FORWARD ? 1 : convt3d_tap_period(axis);
     c->parts = min64(period, axis->kernel);
     c->first_position = INT64_MAX;
@@ -157,20 +157,58 @@ enum {
     FEW_CHANNELS = 4
 };
 
+/* One axis of the layer that has all phases at once: position q = i + e for the taps
+ * k = e*stride + phase. */
+static convt3d_axis merge_axis(const convt3d_axis *axis) {
+    const int64_t q0 = axis->before / axis->stride;
+    const int64_t q1 = (axis->before + axis->out - 1) / axis->stride + 1;
+    convt3d_axis merged = {.in = axis->in,
+                           .out = q1 - q0,
+                           .kernel = axis->kernel / axis->stride,
+                           .stride = 1,
+                           .dilation = 1,
+                           .before = q0,
+                           .mode = CONVT3D_ZEROS};
+    merged.full = max64(merged.in + merged.kernel - 1, q1);
+    return merged;
+}
+
+/* Few channels, and as many taps for each phase.  It depends on the layer alone, as the
+ * layout of its weights does. */
+static void choose_merged(const convt3d_plan *plan, convt3d_correlate *c) {
+    int64_t phases = 1;
+    int even = plan->direction == CONVT3D_FORWARD && c->m <= FEW_CHANNELS;
+    for (int a = 0; a < 3; a++) {
+        const convt3d_axis *axis = &c->axis[a];
+        even = even && axis->dilation == 1 && axis->kernel % axis->stride == 0 &&
+               axis->mode == CONVT3D_ZEROS && axis->stride <= CONVT3D_TEETH;
+        phases *= even ? axis->stride : 1;
+    }
+    if (!even || phases == 1 || phases * c->m > 64) return;
+    c->m *= phases;
+    for (int a = 0; a < 3; a++) {
+        c->merged[a] = c->axis[a].stride;
+        c->axis[a] = merge_axis(&c->axis[a]);
+    }
+}
+
 static void prepare_channels(const convt3d_plan *plan, convt3d_correlate *c) {
     const convt3d_geometry *g = &plan->geometry;
     int forward = plan->direction == CONVT3D_FORWARD;
     c->m = forward ? g->group_outputs : g->group_inputs;
     c->k = forward ? g->group_inputs : g->group_outputs;
+    memcpy(c->axis, g->axis, sizeof c->axis);
+    for (int a = 0; a < 3; a++) c->merged[a] = 1;
+    choose_merged(plan, c);
     c->panel = convt3d_panel_width(plan->type, c->m);
     c->panels = convt3d_ceil_div(c->m, c->panel);
     /* Few results for each source: all taps of a few channels while these are in the
      * innermost cache.  It is part of the order of additions, so that it may depend on
      * nothing but the layer. */
-    c->k_block = c->m <= FEW_CHANNELS ? 8 : max64(c->k, 1);
-    c->taps = g->axis[0].kernel * g->axis[1].kernel * g->axis[2].kernel;
+    c->k_block = c->m <= 2 * FEW_CHANNELS ? 8 : max64(c->k, 1);
+    c->taps = c->axis[0].kernel * c->axis[1].kernel * c->axis[2].kernel;
     for (int a = 0; a < 2; a++) {
-        c->results[a] = forward ? g->axis[a].out : g->axis[a].in;
+        c->results[a] = forward ? c->axis[a].out : g->axis[a].in;
         c->sources[a] = forward ? g->axis[a].in : g->axis[a].out;
     }
 }
@@ -248,6 +286,9 @@ void convt3d_correlate_describe(const convt3d_plan *plan, convt3d_text *text) {
                      (long long)c->lanes, c->lanes == 1 ? "lane" : "lanes",
                      c->clip ? "cut where taps leave the data" : "with halo", (long long)c->k,
                      (long long)c->row_length);
+    if (c->merged[0] * c->merged[1] * c->merged[2] > 1)
+        convt3d_text_add(text, "phases: %lld x %lld x %lld of them are channels\n",
+                         (long long)c->merged[0], (long long)c->merged[1], (long long)c->merged[2]);
     describe_cut(plan, &c->cut[0], text);
     if (c->cut[1].run <= 1 || memcmp(&c->cut[0], &c->cut[1], sizeof c->cut[0]) == 0) return;
     convt3d_text_add(text, "where samples lie closest in memory:\n");

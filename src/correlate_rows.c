@@ -17,7 +17,23 @@ int convt3d_correlate_closest(const convt3d_view *v, int axis) {
     return 1;
 }
 
+static int is_merged(const convt3d_task *t) {
+    return t->c->merged[0] * t->c->merged[1] * t->c->merged[2] > 1;
+}
+
+/* Channels are [group][depth phase][height phase][channel][width phase]. */
+int64_t convt3d_correlate_channel(const convt3d_task *t, int64_t m, int64_t phase[3]) {
+    const int64_t *merged = t->c->merged;
+    const int64_t channels = t->c->m / (merged[0] * merged[1] * merged[2]);
+    const int64_t group = m / t->c->m, rest = m % t->c->m / merged[2];
+    phase[2] = m % merged[2];
+    phase[1] = rest / channels % merged[1];
+    phase[0] = rest / channels / merged[1];
+    return group * channels + rest % channels;
+}
+
 int convt3d_correlate_across(const convt3d_task *t, const convt3d_view *v) {
+    if (v == t->to && is_merged(t)) return 0;
     int64_t channels = t->groups * (v == t->to ? t->c->m : t->c->k);
     return t->run == 1 && channels > 1 && magnitude(v->stride[1]) < magnitude(v->stride[4]);
 }
@@ -161,7 +177,7 @@ static int64_t tooth_at(const convt3d_task *t, int64_t u) {
 }
 
 void convt3d_correlate_set_teeth(convt3d_task *t) {
-    const convt3d_axis *axis = &t->plan->geometry.axis[2];
+    const convt3d_axis *axis = &t->c->axis[2];
     const int64_t u0 = axis->mode == CONVT3D_ZEROS ? axis->before : 0;
     t->teeth = 0;
     if (t->plan->direction != CONVT3D_FORWARD || axis->stride > CONVT3D_TEETH) return;
@@ -316,6 +332,41 @@ static void store_folded(const convt3d_task *t, const char *tile, convt3d_block 
     t->type->spread(&block);
 }
 
+/* ---- Merged phases --------------------------------------------------------------------------- */
+
+/* All channels m0 to m1, of whole rows: each goes to the row of its phases, if there is
+ * one. */
+static void store_merged(const convt3d_task *t, char *tile, int64_t m0, int64_t m1, int64_t d,
+                         int64_t h) {
+    const convt3d_correlate *c = t->c;
+    const convt3d_axis *axis = t->plan->geometry.axis;
+    const convt3d_view *bias = &t->call->bias, *to = t->to;
+    const int64_t element = (int64_t)t->plan->geometry.element, *stride = to->stride;
+    const int64_t channels = c->m / (c->merged[0] * c->merged[1] * c->merged[2]);
+    const int64_t row = t->cut->tile_pitch * element;
+    for (int64_t m = m0; m < m1; m += c->merged[2], tile += c->merged[2] * row) {
+        int64_t phase[3];
+        const int64_t channel = t->group * channels + convt3d_correlate_channel(t, m, phase);
+        const int64_t od = (c->axis[0].before + d) * c->merged[0] + phase[0] - axis[0].before;
+        const int64_t oh = (c->axis[1].before + h) * c->merged[1] + phase[1] - axis[1].before;
+        const void *teeth[CONVT3D_TEETH];
+        double more = bias->data ? load(t, bias->data + channel * bias->stride[0] * element) : 0;
+        if (od < 0 || od >= axis[0].out || oh < 0 || oh >= axis[1].out) continue;
+        for (int64_t i = 0; i < c->merged[2]; i++) {
+            const int64_t u = axis[2].before + i;
+            if (in_tile(t)) activate(t, tile + i * row, c->axis[2].out, more);
+            teeth[i] =
+                tile + u % c->merged[2] * row + (u / c->merged[2] - c->axis[2].before) * element;
+        }
+        char *at = to->data +
+                   (t->sample * stride[0] + channel * stride[1] + od * stride[2] + oh * stride[3]) *
+                       element;
+        t->type->store(at, stride[4], teeth, (int)c->merged[2], axis[2].out,
+                       in_tile(t) ? -0.0 : more,
+                       t->stream ? CONVT3D_STORE_PAST : CONVT3D_STORE_PLAIN);
+    }
+}
+
 /* ---- A result row ---------------------------------------------------------------------------- */
 
 /* One channel of one sample, with its positions side by side. */
@@ -336,6 +387,7 @@ static void store_row(const convt3d_task *t, const char *tile, char *to, const c
 void convt3d_correlate_foresee(const convt3d_task *t, int64_t m0, int64_t m1, int64_t d,
                                int64_t h) {
     const int64_t element = (int64_t)t->plan->geometry.element, *stride = t->to->stride;
+    if (is_merged(t)) return;
     const char *row = t->to->data + (t->sample * stride[0] + (t->group * t->c->m + m0) * stride[1] +
                                      d * stride[2] + h * stride[3]) *
                                         element;
@@ -366,6 +418,10 @@ void convt3d_correlate_store(const convt3d_task *t, int64_t m0, int64_t m1, int6
         .bias_step = forward && bias->data ? bias->stride[0] : 0,
         .add = !forward && t->call->accumulate};
     char *tile = t->tile;
+    if (is_merged(t)) {
+        store_merged(t, tile, m0, m1, d, h);
+        return;
+    }
     for (int64_t m = m0; m < m1 && in_tile(t); m++)
         activate_lanes(t, tile + (m - m0) * t->cut->tile_pitch * element,
                        load(t, (const char *)block.bias + (m - m0) * block.bias_step * element));
