@@ -10,6 +10,7 @@
 
 #include <fenv.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <time.h>
@@ -23,13 +24,14 @@ typedef struct worker {
     team *work;          /* what to do now; NULL: wait */
     int index;
     int quit;
+    int waiting; /* atomic: there is neither work nor a reason to quit */
 } worker;
 
 /* The threads of one parallel loop. */
 struct team {
     convt3d_body body;
     void *arg;
-    int running; /* workers that haven't finished */
+    int running; /* workers that haven't finished; atomic */
     pthread_cond_t finished;
 };
 
@@ -65,6 +67,7 @@ __attribute__((destructor)) static void end_idle_workers(void) {
         if (w) {
             pool.idle = w->next;
             w->quit = 1;
+            __atomic_store_n(&w->waiting, 0, __ATOMIC_RELAXED);
             pthread_cond_signal(&w->wake);
         }
         pthread_mutex_unlock(&pool.lock);
@@ -73,6 +76,29 @@ __attribute__((destructor)) static void end_idle_workers(void) {
         pthread_cond_destroy(&w->wake);
         free(w);
     }
+}
+
+/* Looks for a while, without the lock, whether a number has become 0.  A thread that
+ * goes to sleep between two calls may be woken on its caller's core, and wait there
+ * for milliseconds: calls one after another find it awake.  Whoever needs the core
+ * gets it. */
+static void look(const int *number) {
+    enum {
+        NANOSECONDS = 200000,
+        LOOKS = 64 /* between two looks at the clock */
+    };
+    struct timespec start, now;
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    do {
+        for (int i = 0; i < LOOKS; i++) {
+            if (__atomic_load_n(number, __ATOMIC_RELAXED) == 0) return;
+#if defined(__x86_64__)
+            __builtin_ia32_pause();
+#endif
+        }
+        sched_yield();
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    } while ((now.tv_sec - start.tv_sec) * 1000000000L + now.tv_nsec - start.tv_nsec < NANOSECONDS);
 }
 
 static void *worker_main(void *arg) {
@@ -90,7 +116,12 @@ static void *worker_main(void *arg) {
         w->work = NULL;
         w->next = pool.idle;
         pool.idle = w;
-        if (--work->running == 0) pthread_cond_signal(&work->finished);
+        __atomic_store_n(&w->waiting, 1, __ATOMIC_RELAXED);
+        if (__atomic_sub_fetch(&work->running, 1, __ATOMIC_RELAXED) == 0)
+            pthread_cond_signal(&work->finished);
+        pthread_mutex_unlock(&pool.lock);
+        look(&w->waiting);
+        pthread_mutex_lock(&pool.lock);
     }
     pthread_mutex_unlock(&pool.lock);
     return NULL;
@@ -129,11 +160,12 @@ static void team_start(team *work, int threads) {
             pool.idle = w->next;
             w->work = work;
             w->index = index;
+            __atomic_store_n(&w->waiting, 0, __ATOMIC_RELAXED);
             pthread_cond_signal(&w->wake);
         } else if (!start_worker(work, index)) {
             break;
         }
-        work->running++;
+        __atomic_add_fetch(&work->running, 1, __ATOMIC_RELAXED);
     }
     pthread_mutex_unlock(&pool.lock);
 }
@@ -190,8 +222,9 @@ static void loop_body(void *arg, int thread) {
 
 /* Waits for the workers, polling meanwhile. */
 static void team_wait(team *work, convt3d_job *job) {
+    look(&work->running);
     pthread_mutex_lock(&pool.lock);
-    while (work->running > 0) {
+    while (__atomic_load_n(&work->running, __ATOMIC_RELAXED) > 0) {
         if (!job->run || !job->run->poll) {
             pthread_cond_wait(&work->finished, &pool.lock);
             continue;
