@@ -48,7 +48,21 @@ static void list_sources(convt3d_task *t, int a) {
     }
 }
 
-/* The place of a source row in the slab, on one axis. */
+/* Where the slab holds the listed source rows: in their order, or, where backward_input
+ * runs several result rows as one, those of one stride phase after another. */
+static void order_rows(const convt3d_task *t) {
+    const convt3d_axis *axis = &t->c->axis[1];
+    int64_t next = 0;
+    int parted = t->cut->flat > 1 && t->plan->direction != CONVT3D_FORWARD;
+    const int64_t phases = parted ? axis->stride : 1;
+    for (int64_t phase = 0; phase < phases; phase++) {
+        for (int64_t i = 0; i < t->listed[1]; i++) {
+            if ((t->list[1][i] + axis->before) % phases == phase) t->order[i] = next++;
+        }
+    }
+}
+
+/* The place of a source row in the list, on one axis. */
 static int64_t place(const convt3d_task *t, int a, int64_t source) {
     return convt3d_list_place(t->list[a], t->listed[a], source);
 }
@@ -203,8 +217,7 @@ static void add_step(const convt3d_task *t, int64_t lane, const convt3d_piece *p
                     c->tap[j].offset + shift - convt3d_correlate_shift(t, c->tap_part[j]);
                 const int64_t weights =
                     ((p->pair[i].kernel_row * kernel_w + c->tap[j].k) * c->k + k) * c->panel;
-                const int64_t slab =
-                    (p->pair[i].slab_row * t->groups * c->k + k) * pitch + x * t->run;
+                const int64_t slab = p->pair[i].slab + k * pitch + x * t->run;
                 *add_segment(t, unit0, unit1) =
                     (convt3d_segment){.a = t->cut->turned ? slab : weights,
                                       .b = t->cut->turned ? weights : slab,
@@ -227,24 +240,53 @@ static walk walk_of(const convt3d_task *t, int64_t d) {
     return (walk){.depth = pairs_of(t, 0, d)};
 }
 
-/* The next pairs, as many as fit the program; 1 if there may be more. */
-static int next_pairs(const convt3d_task *t, walk *w, int64_t h) {
-    convt3d_program *p = t->program;
-    const int64_t kernel_h = t->c->axis[1].kernel;
-    p->pairs = 0;
+/* The next pair; 0: there is none. */
+static int walk_on(const convt3d_task *t, walk *w, int64_t h, convt3d_pair *pair) {
     for (;;) {
         if (!w->inside) {
             if (!next_pair(&w->depth)) return 0;
             w->inside = 1;
-            w->slab_d = place(t, 0, w->depth.source) * t->listed[1];
+            w->slab_d = place(t, 0, w->depth.source) * t->slab_step[0];
             w->height = pairs_of(t, 1, h);
         }
-        while (p->pairs < CONVT3D_PAIRS && next_pair(&w->height))
-            p->pair[p->pairs++] = (convt3d_pair){w->depth.k * kernel_h + w->height.k,
-                                                 w->slab_d + place(t, 1, w->height.source)};
-        if (p->pairs == CONVT3D_PAIRS) return 1;
+        if (next_pair(&w->height)) {
+            *pair = (convt3d_pair){w->depth.k * t->c->axis[1].kernel + w->height.k,
+                                   w->slab_d +
+                                       t->order[place(t, 1, w->height.source)] * t->slab_step[1]};
+            return 1;
+        }
         w->inside = 0;
     }
+}
+
+/* The next pairs, as many as fit the program; 1 if there may be more. */
+static int next_pairs(const convt3d_task *t, walk *w, int64_t h) {
+    convt3d_program *p = t->program;
+    for (p->pairs = 0; p->pairs < CONVT3D_PAIRS; p->pairs++) {
+        if (!walk_on(t, w, h, &p->pair[p->pairs])) return 0;
+    }
+    return 1;
+}
+
+/* How many of the result rows from h on, 'apart' from each other, are one behind the
+ * other: with the pairs of the first, each one slab row further on. */
+static int64_t flat_rows(const convt3d_task *t, int64_t d, int64_t h, int64_t apart, int many) {
+    const convt3d_program *p = t->program;
+    int64_t rows = 1;
+    if (many || t->by_pieces) return 1;
+    for (; rows < t->cut->flat && h + rows * apart < t->end[1]; rows++) {
+        walk w = walk_of(t, d);
+        convt3d_pair pair;
+        int64_t i = 0;
+        while (walk_on(t, &w, h + rows * apart, &pair)) {
+            if (i == p->pairs || pair.kernel_row != p->pair[i].kernel_row ||
+                pair.slab != p->pair[i].slab + rows * t->slab_step[1])
+                return rows;
+            i++;
+        }
+        if (i < p->pairs) return rows;
+    }
+    return rows;
 }
 
 /* All pairs of one piece, a program at a time. */
@@ -260,15 +302,19 @@ static void run_piece(const convt3d_task *t, int64_t lane, const convt3d_piece *
     }
 }
 
-/* Result row (d, h) for some units: multiplies, then stores. */
-static void run_row(const convt3d_task *t, int64_t unit0, int64_t unit1, int64_t d, int64_t h) {
+/* Result row (d, h) for some units, and those after it that are run as one with it:
+ * multiplies, then stores.  Returns how many rows that were. */
+static int64_t run_row(const convt3d_task *t, int64_t unit0, int64_t unit1, int64_t d, int64_t h,
+                       int64_t apart) {
     const convt3d_correlate *c = t->c;
     walk w = walk_of(t, d);
     t->program->segments = t->program->steps = 0;
     const int many = next_pairs(t, &w, h);
+    const int64_t rows = flat_rows(t, d, h, apart, many);
     const unit first = unit_at(t, unit0), last = unit_at(t, unit1 - 1);
-    if (t->stream)
-        convt3d_correlate_foresee(t, first_channel(t, &first), end_channel(t, &last), d, h);
+    const int64_t m0 = first_channel(t, &first), m1 = end_channel(t, &last);
+    for (int64_t i = 0; i < rows && t->stream; i++)
+        convt3d_correlate_foresee(t, m0, m1, d, h + i * apart);
     for (int64_t i = 0; i < c->lanes; i++) {
         const convt3d_lane *lane = &c->lane[i];
         const convt3d_piece whole = {lane->q0, lane->q1, lane->tap0, lane->tap1};
@@ -280,6 +326,7 @@ static void run_row(const convt3d_task *t, int64_t unit0, int64_t unit1, int64_t
             piece.q0 = max64(piece.q0, t->q0);
             piece.q1 = min64(piece.q1, t->q1);
             if (piece.q0 >= piece.q1) continue;
+            piece.q1 += (rows - 1) * t->cut->row_length;
             if (many)
                 run_piece(t, i, &piece, unit0, unit1, d, h);
             else
@@ -287,8 +334,11 @@ static void run_row(const convt3d_task *t, int64_t unit0, int64_t unit1, int64_t
         }
     }
     run_program(t, unit0, unit1);
-    if (convt3d_stopped(&t->call->job, t->thread)) return;
-    convt3d_correlate_store(t, first_channel(t, &first), end_channel(t, &last), d, h);
+    for (int64_t i = 0; i < rows; i++) {
+        if (convt3d_stopped(&t->call->job, t->thread)) return rows;
+        convt3d_correlate_store(t, m0, m1, d, h + i * apart, i);
+    }
+    return rows;
 }
 
 /* ---- The task ------------------------------------------------------------------------------ */
@@ -304,9 +354,9 @@ static void run_phases(const convt3d_task *t) {
             for (int64_t u = t->unit0; u < t->unit1; u += t->together) {
                 const int64_t end = min64(u + t->together, t->unit1);
                 for (int64_t d = t->first[0] + phase[0]; d < t->end[0]; d += apart[0]) {
-                    for (int64_t h = t->first[1] + phase[1]; h < t->end[1]; h += apart[1]) {
+                    for (int64_t h = t->first[1] + phase[1]; h < t->end[1];) {
                         if (convt3d_stopped(&t->call->job, t->thread)) return;
-                        run_row(t, u, end, d, h);
+                        h += apart[1] * run_row(t, u, end, d, h, apart[1]);
                     }
                 }
             }
@@ -343,6 +393,10 @@ static void place_task(convt3d_task *t, int64_t index) {
     t->groups = min64(cut->groups, g->groups - t->group);
     t->sample = rest / cut->group_blocks * cut->run;
     t->run = min64(cut->run, g->batch - t->sample);
+    order_rows(t);
+    t->slab_step[1] = cut->flat > 1 ? cut->row_length : t->groups * t->c->k * cut->row_pitch;
+    t->slab_step[0] =
+        cut->flat > 1 ? t->groups * t->c->k * cut->row_pitch : t->listed[1] * t->slab_step[1];
     t->unit0 = convt3d_part_start(t->groups * cut->units, cut->unit_splits, split);
     t->unit1 = convt3d_part_start(t->groups * cut->units, cut->unit_splits, split + 1);
 }
@@ -369,6 +423,7 @@ static void run_task(void *arg, int64_t index, int thread) {
         .full = scratch + c->at_full,
         .zero = scratch + c->at_zero,
         .program = (convt3d_program *)(scratch + c->at_program),
+        .order = (int64_t *)(scratch + c->at_order),
         .list = {(int64_t *)(scratch + c->at_list[0]), (int64_t *)(scratch + c->at_list[1])}};
     place_task(&t, index);
     t.stream = c->stream && t.to->stride[4] == 1 && !call->accumulate;

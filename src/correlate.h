@@ -16,6 +16,9 @@
  * rows are short it is turned: vectors lie along channels, its rows are positions.
  * Both read the same slab and the same packed weights, and add in the same order.
  *
+ * Short rows of one stride phase that take the same taps are run as one, where the
+ * slab holds their sources one behind the other: [depth][channel][height][positions].
+ *
  * Forward with few channels merges the stride's phases into them where every phase
  * has as many taps: one position of all phases is then a stride-1 correlation with
  * stride^3 times as many channels, which share what they read.
@@ -56,7 +59,8 @@ typedef struct convt3d_cut {
     int64_t unit_splits;           /* tasks that share a slab's rows, by units */
     int64_t slab_rows[2];          /* the most source rows of a task */
     int64_t row_length;            /* positions of a slab row */
-    int64_t row_pitch, tile_pitch; /* elements from row to row in slab and tile */
+    int64_t flat;                  /* the most result rows that are run as one long one */
+    int64_t row_pitch, tile_pitch; /* elements from channel to channel in slab and tile */
     /* A unit: the channels of one group, within one panel, that one column of tiles
      * computes. */
     int by_phase;                   /* rows of one stride phase one after another */
@@ -94,7 +98,7 @@ typedef struct convt3d_correlate {
     int64_t first_position, positions; /* the lowest q0 of a lane; from there to the highest q1 */
     size_t zeros_bytes;                /* of a tile row of zeros */
     size_t thread_bytes;               /* scratch of one thread, and where its parts start */
-    size_t at_tile, at_turned, at_full, at_zero, at_program, at_list[2];
+    size_t at_tile, at_turned, at_full, at_zero, at_program, at_order, at_list[2];
 } convt3d_correlate;
 
 enum {
@@ -111,7 +115,7 @@ enum {
 /* Depth and height of one term of a result row: a row of the kernel, and one of the
  * slab. */
 typedef struct convt3d_pair {
-    int64_t kernel_row, slab_row;
+    int64_t kernel_row, slab; /* 'slab': its first element */
 } convt3d_pair;
 
 /* Positions [q0, q1) of a lane, and the segments that sum up to them. */
@@ -141,6 +145,7 @@ typedef struct convt3d_task {
     int64_t sample, run, group, groups;
     int64_t first[2], end[2]; /* result rows: depth, height */
     int64_t q0, q1;           /* the strip's positions, of every lane */
+    int64_t slab_step[2];     /* elements from depth to depth and row to row of the slab */
     int64_t unit0, unit1;     /* counted from the first group's first unit */
     int64_t together;         /* units that are computed and stored at once */
     int teeth;                /* phases of a result row's positions in order; 0: too many */
@@ -150,14 +155,16 @@ typedef struct convt3d_task {
     char *slab, *tile, *turned, *full, *zero;
     convt3d_program *program;
     int64_t *list[2], listed[2]; /* source rows that are in the slab, rising */
+    int64_t *order;              /* where along the height they are there */
 } convt3d_task;
 
 /* correlate_rows.c: works out t->tooth; the caller's rows into the slab (0 if the run was stopped),
- * and channels m0 to m1, counted from the first group's first, of result row (d, h)
- * from the tile to the caller. */
+ * and channels m0 to m1, counted from the first group's first, of result row (d, h),
+ * which is number 'row' of the rows that were run as one, from the tile to the caller. */
 void convt3d_correlate_set_teeth(convt3d_task *t);
 int convt3d_correlate_gather(const convt3d_task *t);
-void convt3d_correlate_store(const convt3d_task *t, int64_t m0, int64_t m1, int64_t d, int64_t h);
+void convt3d_correlate_store(const convt3d_task *t, int64_t m0, int64_t m1, int64_t d, int64_t h,
+                             int64_t row);
 
 /* Asks for the cache lines that these rows share with their neighbours. */
 void convt3d_correlate_foresee(const convt3d_task *t, int64_t m0, int64_t m1, int64_t d, int64_t h);

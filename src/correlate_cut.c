@@ -92,7 +92,7 @@ static void choose_blocks(const convt3d_plan *plan, const convt3d_correlate *c, 
         const int64_t half = convt3d_ceil_div((cut->block[a] + 1) / 2, unit[a]) * unit[a];
         set_block(plan, c, cut, a, half < cut->block[a] ? half : cut->block[a] - unit[a]);
     }
-    split_units(cut, weights > HEAVY_WEIGHTS ? wanted : wanted / 2);
+    split_units(cut, wanted / 2);
 }
 
 static int folds_rows(const convt3d_plan *plan) {
@@ -186,7 +186,8 @@ static cost row_cost(const convt3d_plan *plan, const convt3d_correlate *c, const
         for (int64_t j = 0; j < min64(pieces, 64); j++) {
             const convt3d_piece *piece = c->clip ? &c->piece[lane->piece0 + j] : &whole;
             const double taps = (double)(piece->tap1 - piece->tap0);
-            const int64_t positions = min64(piece->q1 - piece->q0, cut->strip);
+            const int64_t positions =
+                min64(piece->q1 - piece->q0, cut->strip) + (cut->flat - 1) * cut->row_length;
             convt3d_tiles tiles;
             sum.straight += taps * straight_cycles(plan, c, cut, channels, positions, &tiles);
             sum.turned += taps * turned_cycles(plan, c, cut, vectors, positions);
@@ -209,9 +210,11 @@ static int is_merged(const convt3d_correlate *c) {
     return c->merged[0] * c->merged[1] * c->merged[2] > 1;
 }
 
-static void choose_tiles(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut) {
+/* Returns the cycles of a row, or of those that are run as one. */
+static double choose_tiles(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut) {
     const int64_t lanes = plan->type->lanes, most = c->panel / lanes;
-    const int64_t positions = min64(c->lane_length, cut->strip) * cut->run;
+    const int64_t positions =
+        (min64(c->lane_length, cut->strip) + (cut->flat - 1) * cut->row_length) * cut->run;
     const int64_t channels = min64(c->panel, c->m);
     convt3d_tiles tiles =
         convt3d_tiles_choose(plan->type, channels, convt3d_ceil_div(positions, lanes), 1, 0);
@@ -232,13 +235,33 @@ static void choose_tiles(const convt3d_plan *plan, const convt3d_correlate *c, c
         cut->rows = tiles.rows;
         cut->width = v * lanes;
     }
-    cut->by_phase =
-        plan->direction == CONVT3D_FORWARD &&
-        (double)c->taps * (double)c->k * (double)cut->width * (double)plan->geometry.element >
-            NEAR_WEIGHTS;
+    cut->by_phase = plan->direction == CONVT3D_FORWARD &&
+                    (cut->flat > 1 || (double)c->taps * (double)c->k * (double)cut->width *
+                                              (double)plan->geometry.element >
+                                          NEAR_WEIGHTS);
     cut->in_panel = convt3d_ceil_div(c->panel, cut->width);
     cut->units = (c->panels - 1) * cut->in_panel +
                  convt3d_ceil_div(c->m - (c->panels - 1) * c->panel, cut->width);
+    return best;
+}
+
+/* Short rows: as many in one as make some vectors, if that costs less for each. */
+static void choose_flat(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut) {
+    enum {
+        POSITIONS = 96,
+        SHORT = 32
+    };
+    const int64_t phases = plan->direction == CONVT3D_FORWARD ? c->axis[1].stride : 1;
+    const int64_t rows = convt3d_ceil_div(c->results[1], phases);
+    convt3d_cut flat = *cut;
+    cut->flat = 1;
+    const double one = choose_tiles(plan, c, cut);
+    if (c->clip || cut->run > 1 || cut->strips > 1 || c->lane_length > SHORT ||
+        c->axis[1].stride > CONVT3D_TEETH || c->axis[1].mode != CONVT3D_ZEROS ||
+        c->axis[2].mode != CONVT3D_ZEROS)
+        return;
+    flat.flat = min64(rows, convt3d_ceil_div(POSITIONS, max64(c->row_length, 1)));
+    if (flat.flat > 1 && choose_tiles(plan, c, &flat) <= one * (double)flat.flat) *cut = flat;
 }
 
 /* Units that share a program: few, so that their weights and sums stay close, but
@@ -276,15 +299,18 @@ static int set_pitches(const convt3d_plan *plan, convt3d_cut *cut) {
     const int64_t line = CONVT3D_ALIGN / (int64_t)plan->geometry.element;
     if (max64(cut->row_length, cut->strip) > (INT64_MAX - 4 * (lanes + line)) / cut->run) return 0;
     cut->row_pitch = cut->row_length * cut->run;
-    if (cut->run > 1) cut->row_pitch = (convt3d_ceil_div(cut->row_pitch, line) | 1) * line;
-    cut->tile_pitch = convt3d_ceil_div(cut->strip * cut->run, lanes) * lanes + lanes;
+    if (cut->flat > 1) cut->row_pitch *= cut->slab_rows[1];
+    if (cut->run > 1 || cut->flat > 1)
+        cut->row_pitch = (convt3d_ceil_div(cut->row_pitch, line) | 1) * line;
+    const int64_t positions = cut->strip + (cut->flat - 1) * cut->row_length;
+    cut->tile_pitch = convt3d_ceil_div(positions * cut->run, lanes) * lanes + lanes;
     return 1;
 }
 
 /* A core's own cache holds the slab of one sample; that of a run may take more,
  * since its rows are read from one end to the other. */
 static void finish_cut(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut) {
-    choose_tiles(plan, c, cut);
+    choose_flat(plan, c, cut);
     choose_groups(plan, c, cut);
     choose_blocks(plan, c, cut, cut->run > 1 ? SHARED_CACHE : OWN_CACHE);
     if (set_pitches(plan, cut)) choose_together(plan, c, cut);
@@ -292,7 +318,7 @@ static void finish_cut(const convt3d_plan *plan, const convt3d_correlate *c, con
 
 void convt3d_correlate_choose_cuts(const convt3d_plan *plan, convt3d_correlate *c) {
     const convt3d_geometry *g = &plan->geometry;
-    const int64_t short_row = 8;
+    const int64_t short_row = 8, enough = 8; /* positions; samples */
     int forward = plan->direction == CONVT3D_FORWARD;
     double bytes = (double)g->element * (double)g->batch *
                    (double)(forward ? g->out_channels : g->in_channels);
@@ -307,7 +333,7 @@ void convt3d_correlate_choose_cuts(const convt3d_plan *plan, convt3d_correlate *
     choose_run(plan, c, &c->cut[1], SHARED_CACHE);
     finish_cut(plan, c, &c->cut[1]);
     /* Very short rows: samples make them longer, whatever the order of memory. */
-    if (c->cut[1].run > 1 && c->lane_length <= short_row && c->cut[1].strips == 1)
+    if (c->cut[1].run >= enough && c->lane_length <= short_row && c->cut[1].strips == 1)
         c->cut[0] = c->cut[1];
 }
 
@@ -337,11 +363,11 @@ int convt3d_correlate_size_scratch(const convt3d_plan *plan, convt3d_correlate *
         convt3d_cut *cut = &c->cut[i];
         if (!set_pitches(plan, cut)) return 0;
         const int64_t together = max64(cut->together[0], cut->together[1]);
-        const int64_t sizes[4][4] = {
-            {cut->slab_rows[0], cut->slab_rows[1], cut->groups * c->k, cut->row_pitch},
-            {max64(c->lanes, 1), together, cut->width, cut->tile_pitch},
-            {cut->turned, cut->strip * cut->run + lanes, cut->width + lanes, 1},
-            {1, 1, cut->run, full}};
+        const int64_t sizes[4][4] = {{cut->slab_rows[0], cut->flat > 1 ? 1 : cut->slab_rows[1],
+                                      cut->groups * c->k, cut->row_pitch},
+                                     {max64(c->lanes, 1), together, cut->width, cut->tile_pitch},
+                                     {cut->turned, cut->tile_pitch, cut->width + lanes, 1},
+                                     {1, 1, cut->run, full}};
         memcpy(slab[i], sizes[0], sizeof slab[i]);
         memcpy(tile[i], sizes[1], sizeof tile[i]);
         memcpy(turned[i], sizes[2], sizeof turned[i]);
@@ -361,10 +387,11 @@ int convt3d_correlate_size_scratch(const convt3d_plan *plan, convt3d_correlate *
     c->at_program = total = convt3d_round_up(total);
     if (!convt3d_grow(&total, 1, sizeof(convt3d_program))) return 0;
     for (int a = 0; a < 2; a++) {
+        const int64_t rows = max64(c->cut[0].slab_rows[a], c->cut[1].slab_rows[a]);
         c->at_list[a] = total = convt3d_round_up(total);
-        if (!convt3d_grow(&total, (size_t)max64(c->cut[0].slab_rows[a], c->cut[1].slab_rows[a]),
-                          sizeof(int64_t)))
-            return 0;
+        if (!convt3d_grow(&total, (size_t)rows, sizeof(int64_t))) return 0;
+        c->at_order = total = convt3d_round_up(total); /* of the last one, the height */
+        if (!convt3d_grow(&total, (size_t)rows, sizeof(int64_t))) return 0;
     }
     c->thread_bytes = convt3d_round_up(total);
     return 1;

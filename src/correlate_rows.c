@@ -59,19 +59,25 @@ static convt3d_span span_of(const convt3d_task *t, int64_t i) {
     return span;
 }
 
+/* Zeros for positions [p0, p1) of 'rows' slab rows. */
+static void clear(const convt3d_task *t, char *to, int64_t rows, int64_t p0, int64_t p1) {
+    const int64_t element = (int64_t)t->plan->geometry.element, position = t->run * element;
+    if (p0 >= p1) return;
+    for (int64_t r = 0; r < rows; r++)
+        memset(to + r * t->cut->row_pitch * element + p0 * position, 0,
+               (size_t)((p1 - p0) * position));
+}
+
 /* The halo of 'rows' slab rows: what no span covers. */
 static void clear_halo(const convt3d_task *t, char *to, int64_t rows) {
-    const int64_t element = (int64_t)t->plan->geometry.element, position = t->run * element;
-    for (int64_t r = 0; r < rows; r++, to += t->cut->row_pitch * element) {
-        int64_t done = 0;
-        for (int64_t i = 0; i < t->c->spans; i++) {
-            const convt3d_span span = span_of(t, i);
-            if (!span.count) continue;
-            memset(to + done * position, 0, (size_t)((span.to - done) * position));
-            done = span.to + span.count;
-        }
-        memset(to + done * position, 0, (size_t)((t->cut->row_length - done) * position));
+    int64_t done = 0;
+    for (int64_t i = 0; i < t->c->spans; i++) {
+        const convt3d_span span = span_of(t, i);
+        if (!span.count) continue;
+        clear(t, to, rows, done, span.to);
+        done = span.to + span.count;
     }
+    clear(t, to, rows, done, t->cut->row_length);
 }
 
 /* Source row 'from' of 'channels' channels to as many slab rows. */
@@ -102,24 +108,45 @@ static void gather_rows(const convt3d_task *t, char *to, const char *from, int64
     }
 }
 
-/* The slab: [depth][height][channel][position][sample]. */
+/* How many listed rows from h on lie one behind the other both in the slab, without
+ * halo, and in the caller's memory: they are one long row. */
+static int64_t joined_rows(const convt3d_task *t, int64_t h) {
+    const convt3d_span *span = &t->c->span[0];
+    const int64_t *stride = t->from->stride, length = t->cut->row_length;
+    int64_t rows = 1;
+    if (t->cut->flat == 1 || t->c->spans != 1 || span->count != length || span->from != 0 ||
+        stride[3] != length * stride[4] * span->step || convt3d_correlate_across(t, t->from))
+        return 1;
+    while (h + rows < t->listed[1] && t->list[1][h + rows] == t->list[1][h] + rows &&
+           t->order[h + rows] == t->order[h] + rows)
+        rows++;
+    return rows;
+}
+
+/* The slab: [depth][height][channel][position][sample], or, for rows that are run as
+ * one, [depth][channel][height][position]. */
 int convt3d_correlate_gather(const convt3d_task *t) {
     enum {
         CHANNELS = 32 /* between two looks at the clock */
     };
     const convt3d_correlate *c = t->c;
     const int64_t element = (int64_t)t->plan->geometry.element, *stride = t->from->stride;
-    char *to = t->slab;
     const char *base =
         t->from->data + (t->sample * stride[0] + t->group * c->k * stride[1]) * element;
     for (int64_t d = 0; d < t->listed[0]; d++) {
-        for (int64_t h = 0; h < t->listed[1]; h++) {
+        for (int64_t h = 0, rows; h < t->listed[1]; h += rows) {
             const char *row =
                 base + (t->list[0][d] * stride[2] + t->list[1][h] * stride[3]) * element;
+            char *to = t->slab + (d * t->slab_step[0] + t->order[h] * t->slab_step[1]) * element;
+            rows = joined_rows(t, h);
             for (int64_t k = 0; k < t->groups * c->k; k += CHANNELS) {
                 int64_t channels = min64(CHANNELS, t->groups * c->k - k);
                 if (convt3d_stopped(&t->call->job, t->thread)) return 0;
-                gather_rows(t, to, row + k * stride[1] * element, channels);
+                if (rows == 1) gather_rows(t, to, row + k * stride[1] * element, channels);
+                for (int64_t i = 0; i < channels && rows > 1; i++)
+                    t->type->gather(to + i * t->cut->row_pitch * element,
+                                    row + (k + i) * stride[1] * element,
+                                    t->c->span[0].step * stride[4], rows * t->cut->row_length);
                 to += channels * t->cut->row_pitch * element;
             }
         }
@@ -397,7 +424,8 @@ void convt3d_correlate_foresee(const convt3d_task *t, int64_t m0, int64_t m1, in
     }
 }
 
-void convt3d_correlate_store(const convt3d_task *t, int64_t m0, int64_t m1, int64_t d, int64_t h) {
+void convt3d_correlate_store(const convt3d_task *t, int64_t m0, int64_t m1, int64_t d, int64_t h,
+                             int64_t row) {
     const convt3d_axis *axis = &t->plan->geometry.axis[2];
     const int64_t element = (int64_t)t->plan->geometry.element, *stride = t->to->stride;
     const int64_t channel = t->group * t->c->m + m0;
@@ -417,7 +445,7 @@ void convt3d_correlate_store(const convt3d_task *t, int64_t m0, int64_t m1, int6
                                       : (const char *)&no_bias,
         .bias_step = forward && bias->data ? bias->stride[0] : 0,
         .add = !forward && t->call->accumulate};
-    char *tile = t->tile;
+    char *tile = t->tile + row * t->cut->row_length * element;
     if (is_merged(t)) {
         store_merged(t, tile, m0, m1, d, h);
         return;
