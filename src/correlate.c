@@ -169,9 +169,9 @@ static void multiply(const convt3d_task *t, const unit *u, const convt3d_step *s
 
 /* ---- Programs -------------------------------------------------------------------------- */
 
-/* Runs the program for all units, and starts a new one. */
+/* Runs the program for some units. */
 static void run_program(const convt3d_task *t, int64_t unit0, int64_t unit1) {
-    convt3d_program *p = t->program;
+    const convt3d_program *p = t->program;
     const unit first = unit_at(t, unit0);
     for (int64_t i = unit0; i < unit1 && !convt3d_stopped(&t->call->job, t->thread); i++) {
         const unit u = unit_at(t, i);
@@ -179,7 +179,10 @@ static void run_program(const convt3d_task *t, int64_t unit0, int64_t unit1) {
                                    t->cut->tile_pitch * (int64_t)t->plan->geometry.element;
         for (int64_t s = 0; s < p->steps; s++) multiply(t, &u, &p->step[s], tile);
     }
-    p->segments = p->steps = 0;
+}
+
+static void start_program(const convt3d_task *t) {
+    t->program->segments = t->program->steps = 0;
 }
 
 /* A place for one more segment of the program's last step: where there is none, what
@@ -189,6 +192,7 @@ static convt3d_segment *add_segment(const convt3d_task *t, int64_t unit0, int64_
     if (p->segments == CONVT3D_SEGMENTS) {
         convt3d_step rest = p->step[p->steps - 1];
         run_program(t, unit0, unit1);
+        start_program(t);
         rest.accumulate = 1;
         rest.segment = rest.count = 0;
         p->step[p->steps++] = rest;
@@ -204,7 +208,10 @@ static void add_step(const convt3d_task *t, int64_t lane, const convt3d_piece *p
     convt3d_program *p = t->program;
     const int64_t kernel_w = t->c->axis[2].kernel, pitch = t->cut->row_pitch;
     const int64_t shift = max64(c->lane[lane].q0, t->q0) - c->lane[lane].q0;
-    if (p->steps == CONVT3D_STEPS) run_program(t, unit0, unit1);
+    if (p->steps == CONVT3D_STEPS) {
+        run_program(t, unit0, unit1);
+        start_program(t);
+    }
     p->step[p->steps++] = (convt3d_step){.lane = lane,
                                          .q0 = piece->q0,
                                          .q1 = piece->q1,
@@ -299,46 +306,92 @@ static void run_piece(const convt3d_task *t, int64_t lane, const convt3d_piece *
         if (accumulate && !t->program->pairs) return;
         add_step(t, lane, piece, accumulate, unit0, unit1);
         run_program(t, unit0, unit1);
+        start_program(t);
     }
+}
+
+/* A result row, and those that are run as one with it. */
+typedef struct result {
+    int64_t d, h, apart, rows;
+    int many; /* pairs: too many for one program */
+} result;
+
+/* The pieces of a lane that are to be run. */
+static int64_t pieces_of(const convt3d_task *t, const convt3d_lane *lane) {
+    return t->by_pieces ? lane->piece1 - lane->piece0 : 1;
+}
+
+/* What the result's rows take: all of it, or, where it is too much for one program,
+ * what is left after the rest has been run for these units. */
+static void build(const convt3d_task *t, const result *r, int64_t unit0, int64_t unit1) {
+    const convt3d_correlate *c = t->c;
+    start_program(t);
+    for (int64_t i = 0; i < c->lanes; i++) {
+        const convt3d_lane *lane = &c->lane[i];
+        const convt3d_piece whole = {lane->q0, lane->q1, lane->tap0, lane->tap1};
+        const convt3d_piece *pieces = t->by_pieces ? &c->piece[lane->piece0] : &whole;
+        /* Rising order: a tile may write beyond its piece, never before it. */
+        for (int64_t j = 0; j < pieces_of(t, lane); j++) {
+            convt3d_piece piece = pieces[j];
+            piece.q0 = max64(piece.q0, t->q0);
+            piece.q1 = min64(piece.q1, t->q1);
+            if (piece.q0 >= piece.q1) continue;
+            piece.q1 += (r->rows - 1) * t->cut->row_length;
+            if (r->many)
+                run_piece(t, i, &piece, unit0, unit1, r->d, r->h);
+            else
+                add_step(t, i, &piece, 0, unit0, unit1);
+        }
+    }
+}
+
+/* Whether what build() makes fits one program, which then serves all units. */
+static int fits_program(const convt3d_task *t, const result *r) {
+    const convt3d_correlate *c = t->c;
+    const int64_t each = t->program->pairs * convt3d_ceil_div(c->k, c->k_block);
+    int64_t steps = 0, segments = 0;
+    if (r->many) return 0;
+    for (int64_t i = 0; i < c->lanes && segments <= CONVT3D_SEGMENTS; i++) {
+        const int64_t pieces = pieces_of(t, &c->lane[i]);
+        steps += pieces;
+        segments += pieces * (c->lane[i].tap1 - c->lane[i].tap0) * each;
+    }
+    return steps <= CONVT3D_STEPS && segments <= CONVT3D_SEGMENTS;
+}
+
+static void store_rows(const convt3d_task *t, const result *r, int64_t unit0, int64_t unit1) {
+    const unit first = unit_at(t, unit0), last = unit_at(t, unit1 - 1);
+    for (int64_t i = 0; i < r->rows && !convt3d_stopped(&t->call->job, t->thread); i++)
+        convt3d_correlate_store(t, first_channel(t, &first), end_channel(t, &last), r->d,
+                                r->h + i * r->apart, i);
+}
+
+static void foresee_rows(const convt3d_task *t, const result *r, int64_t unit0, int64_t unit1) {
+    const unit first = unit_at(t, unit0), last = unit_at(t, unit1 - 1);
+    for (int64_t i = 0; i < r->rows && t->stream; i++)
+        convt3d_correlate_foresee(t, first_channel(t, &first), end_channel(t, &last), r->d,
+                                  r->h + i * r->apart);
 }
 
 /* Result row (d, h) for some units, and those after it that are run as one with it:
  * multiplies, then stores.  Returns how many rows that were. */
 static int64_t run_row(const convt3d_task *t, int64_t unit0, int64_t unit1, int64_t d, int64_t h,
                        int64_t apart) {
-    const convt3d_correlate *c = t->c;
+    result r = {.d = d, .h = h, .apart = apart};
     walk w = walk_of(t, d);
-    t->program->segments = t->program->steps = 0;
-    const int many = next_pairs(t, &w, h);
-    const int64_t rows = flat_rows(t, d, h, apart, many);
-    const unit first = unit_at(t, unit0), last = unit_at(t, unit1 - 1);
-    const int64_t m0 = first_channel(t, &first), m1 = end_channel(t, &last);
-    for (int64_t i = 0; i < rows && t->stream; i++)
-        convt3d_correlate_foresee(t, m0, m1, d, h + i * apart);
-    for (int64_t i = 0; i < c->lanes; i++) {
-        const convt3d_lane *lane = &c->lane[i];
-        const convt3d_piece whole = {lane->q0, lane->q1, lane->tap0, lane->tap1};
-        const convt3d_piece *pieces = t->by_pieces ? &c->piece[lane->piece0] : &whole;
-        const int64_t count = t->by_pieces ? lane->piece1 - lane->piece0 : 1;
-        /* Rising order: a tile may write beyond its piece, never before it. */
-        for (int64_t j = 0; j < count; j++) {
-            convt3d_piece piece = pieces[j];
-            piece.q0 = max64(piece.q0, t->q0);
-            piece.q1 = min64(piece.q1, t->q1);
-            if (piece.q0 >= piece.q1) continue;
-            piece.q1 += (rows - 1) * t->cut->row_length;
-            if (many)
-                run_piece(t, i, &piece, unit0, unit1, d, h);
-            else
-                add_step(t, i, &piece, 0, unit0, unit1);
-        }
+    r.many = next_pairs(t, &w, h);
+    r.rows = flat_rows(t, d, h, apart, r.many);
+    const int once = fits_program(t, &r);
+    if (once) build(t, &r, unit0, unit1);
+    for (int64_t u = unit0; u < unit1; u += t->together) {
+        const int64_t end = min64(u + t->together, unit1);
+        if (convt3d_stopped(&t->call->job, t->thread)) break;
+        foresee_rows(t, &r, u, end);
+        if (!once) build(t, &r, u, end);
+        run_program(t, u, end);
+        store_rows(t, &r, u, end);
     }
-    run_program(t, unit0, unit1);
-    for (int64_t i = 0; i < rows; i++) {
-        if (convt3d_stopped(&t->call->job, t->thread)) return rows;
-        convt3d_correlate_store(t, m0, m1, d, h + i * apart, i);
-    }
-    return rows;
+    return r.rows;
 }
 
 /* ---- The task ------------------------------------------------------------------------------ */
@@ -351,8 +404,8 @@ static void run_phases(const convt3d_task *t) {
         apart[a] = min64(t->c->axis[a].stride, t->cut->block[a]);
     for (phase[0] = 0; phase[0] < apart[0]; phase[0]++) {
         for (phase[1] = 0; phase[1] < apart[1]; phase[1]++) {
-            for (int64_t u = t->unit0; u < t->unit1; u += t->together) {
-                const int64_t end = min64(u + t->together, t->unit1);
+            for (int64_t u = t->unit0; u < t->unit1; u += t->cut->share) {
+                const int64_t end = min64(u + t->cut->share, t->unit1);
                 for (int64_t d = t->first[0] + phase[0]; d < t->end[0]; d += apart[0]) {
                     for (int64_t h = t->first[1] + phase[1]; h < t->end[1];) {
                         if (convt3d_stopped(&t->call->job, t->thread)) return;

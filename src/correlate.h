@@ -67,6 +67,7 @@ typedef struct convt3d_cut {
     int turned;                     /* vectors lie along channels */
     int64_t rows, vectors;          /* of the largest tile */
     int64_t width, in_panel, units; /* a unit's channels; units of a panel, of a group */
+    int64_t share;                  /* units that a row's program is made for at once */
     int64_t together[2];            /* units whose rows are computed and stored at once: as a
                                        rule, and where channels lie closest in memory */
 } convt3d_cut;

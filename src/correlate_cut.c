@@ -8,7 +8,8 @@
 #include <string.h>
 
 static const double OWN_CACHE = 768 * 1024, SHARED_CACHE = 3072 * 1024;
-static const double HEAVY_WEIGHTS = 1024 * 1024, NEAR_WEIGHTS = 192 * 1024;
+static const double HEAVY_WEIGHTS = 1024 * 1024, SHARED_WEIGHTS = 512 * 1024,
+                    NEAR_WEIGHTS = 192 * 1024;
 
 /* ---- Tasks ---------------------------------------------------------------------- */
 
@@ -276,8 +277,14 @@ static void choose_together(const convt3d_plan *plan, const convt3d_correlate *c
     int64_t near = 1;
     while (near < units && (double)(near + 1) * (tile + weights) < 24 * 1024) near++;
     cut->together[0] = near;
+    /* With rows in their order, all taps of a unit have to stay close. */
+    const double all = cut->by_phase
+                           ? weights
+                           : (double)c->taps * (double)c->k * (double)cut->width * (double)element;
+    cut->share = max64(near, min64(units, (int64_t)(SHARED_WEIGHTS / (all > 1 ? all : 1))));
     cut->together[1] = max64(near, min64(units, line));
     if ((double)cut->together[1] * tile > 128 * 1024) cut->together[1] = near;
+    cut->share = max64(cut->share, cut->together[1]);
 }
 
 /* ---- The two cuts ---------------------------------------------------------------------- */
