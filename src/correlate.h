@@ -159,16 +159,26 @@ typedef struct convt3d_task {
     int64_t *order;              /* where along the height they are there */
 } convt3d_task;
 
-/* correlate_rows.c: works out t->tooth; the caller's rows into the slab (0 if the run was stopped),
- * and channels m0 to m1, counted from the first group's first, of result row (d, h),
- * which is number 'row' of the rows that were run as one, from the tile to the caller. */
-void convt3d_correlate_set_teeth(convt3d_task *t);
-int convt3d_correlate_gather(const convt3d_task *t);
-void convt3d_correlate_store(const convt3d_task *t, int64_t m0, int64_t m1, int64_t d, int64_t h,
-                             int64_t row);
+static inline int convt3d_is_merged(const convt3d_correlate *c) {
+    return c->merged[0] * c->merged[1] * c->merged[2] > 1;
+}
 
-/* Asks for the cache lines that these rows share with their neighbours. */
-void convt3d_correlate_foresee(const convt3d_task *t, int64_t m0, int64_t m1, int64_t d, int64_t h);
+/* correlate_program.c: lists the source rows of a task, and where the slab holds them. */
+void convt3d_correlate_list(convt3d_task *t);
+
+/* Result row (d, h) for some units, and those after it, 'apart' from each other, that are
+ * run as one with it: multiplies, then stores.  Returns how many rows that were. */
+int64_t convt3d_correlate_run_row(const convt3d_task *t, int64_t unit0, int64_t unit1, int64_t d,
+                                  int64_t h, int64_t apart);
+
+/* correlate_multiply.c: runs the program for some units; their channels, counted from the
+ * first group's first. */
+void convt3d_correlate_run(const convt3d_task *t, int64_t unit0, int64_t unit1);
+void convt3d_correlate_channels(const convt3d_task *t, int64_t unit0, int64_t unit1, int64_t *m0,
+                                int64_t *m1);
+
+/* correlate_gather.c: the caller's rows into the slab; 0 if the run was stopped. */
+int convt3d_correlate_gather(const convt3d_task *t);
 
 /* How much nearer to its start the strip's row holds what the whole row holds in
  * this part. */
@@ -179,13 +189,24 @@ int64_t convt3d_correlate_shift(const convt3d_task *t, int64_t part);
 int convt3d_correlate_closest(const convt3d_view *v, int axis);
 int convt3d_correlate_across(const convt3d_task *t, const convt3d_view *v);
 
+/* correlate_store.c: works out t->tooth; channels m0 to m1, counted from the first group's
+ * first, of result row (d, h), which is number 'row' of the rows that were run as one,
+ * from the tile to the caller; asks for the cache lines that these share with others. */
+void convt3d_correlate_set_teeth(convt3d_task *t);
+void convt3d_correlate_store(const convt3d_task *t, int64_t m0, int64_t m1, int64_t d, int64_t h,
+                             int64_t row);
+void convt3d_correlate_foresee(const convt3d_task *t, int64_t m0, int64_t m1, int64_t d, int64_t h);
+
+/* correlate_pack.c: the channel of the layer that a result channel, counted from a group's
+ * first, belongs to, and its phase on each axis; packing, as the algorithm's. */
+int64_t convt3d_correlate_channel(const convt3d_correlate *c, int64_t m, int64_t phase[3]);
+int64_t convt3d_correlate_pack_tasks(const convt3d_plan *plan);
+void convt3d_correlate_pack(const convt3d_plan *plan, const convt3d_view *w, convt3d_packed *packed,
+                            int64_t index);
+
 /* correlate_cut.c: the two cuts; scratch (0 if it is too large for any memory). */
 void convt3d_correlate_choose_cuts(const convt3d_plan *plan, convt3d_correlate *c);
 int convt3d_correlate_size_scratch(const convt3d_plan *plan, convt3d_correlate *c);
-
-/* The channel of the layer that a result channel, counted from the task's first group,
- * belongs to, and its phase on each axis. */
-int64_t convt3d_correlate_channel(const convt3d_task *t, int64_t m, int64_t phase[3]);
 
 /* correlate_plan.c; the rest of the algorithm is in correlate.c. */
 convt3d_status convt3d_correlate_prepare(convt3d_plan *plan, int *accepted, const char **why,

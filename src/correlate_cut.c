@@ -166,9 +166,8 @@ static double turned_cycles(const convt3d_plan *plan, const convt3d_correlate *c
         convt3d_tiles_choose(plan->type, positions * cut->run, vectors, 0, vectors);
     const double turning =
         (double)positions * (double)cut->run * (double)c->m / (4.0 * (double)max64(c->k, 1));
-    return tiles.cycles * (double)(c->panel / plan->type->lanes) / (double)vectors *
-               (double)c->panels +
-           turning;
+    const int64_t columns = c->panel / plan->type->lanes / vectors * c->panels;
+    return tiles.cycles * (double)columns + turning;
 }
 
 typedef struct cost {
@@ -207,10 +206,6 @@ static double phase_bytes(const convt3d_plan *plan, const convt3d_correlate *c, 
     return taps * (double)c->k * (double)width * (double)plan->geometry.element;
 }
 
-static int is_merged(const convt3d_correlate *c) {
-    return c->merged[0] * c->merged[1] * c->merged[2] > 1;
-}
-
 /* Returns the cycles of a row, or of those that are run as one. */
 static double choose_tiles(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut) {
     const int64_t lanes = plan->type->lanes, most = c->panel / lanes;
@@ -224,7 +219,7 @@ static double choose_tiles(const convt3d_plan *plan, const convt3d_correlate *c,
     cut->vectors = tiles.vectors;
     cut->rows = tiles.rows;
     cut->width = tiles.rows;
-    for (int64_t v = 1; v <= most && c->panel % lanes == 0 && !is_merged(c); v++) {
+    for (int64_t v = 1; v <= most && c->panel % lanes == 0 && !convt3d_is_merged(c); v++) {
         if (most % v) continue; /* equal units only */
         double cycles = row_cost(plan, c, cut, v).turned;
         if (phase_bytes(plan, c, v * lanes) > OWN_CACHE) cycles *= 1.1;
@@ -336,7 +331,7 @@ void convt3d_correlate_choose_cuts(const convt3d_plan *plan, convt3d_correlate *
     set_strips(c, &c->cut[0], 1);
     finish_cut(plan, c, &c->cut[0]);
     c->cut[1] = c->cut[0];
-    if (is_merged(c)) return;
+    if (convt3d_is_merged(c)) return;
     choose_run(plan, c, &c->cut[1], SHARED_CACHE);
     finish_cut(plan, c, &c->cut[1]);
     /* Very short rows: samples make them longer, whatever the order of memory. */
@@ -345,8 +340,7 @@ void convt3d_correlate_choose_cuts(const convt3d_plan *plan, convt3d_correlate *
 }
 
 /* One part of the scratch: the larger of what the two cuts need. */
-static int size_part(const convt3d_plan *plan, const int64_t sizes[2][4], int64_t slack,
-                     size_t *total) {
+static int size_part(const convt3d_plan *plan, int64_t sizes[2][4], int64_t slack, size_t *total) {
     size_t bytes[2] = {0, 0}, element = plan->geometry.element;
     for (int i = 0; i < 2; i++) {
         if (!convt3d_bytes(sizes[i], 4, element, &bytes[i])) return 0;

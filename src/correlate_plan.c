@@ -286,7 +286,7 @@ void convt3d_correlate_describe(const convt3d_plan *plan, convt3d_text *text) {
                      (long long)c->lanes, c->lanes == 1 ? "lane" : "lanes",
                      c->clip ? "cut where taps leave the data" : "with halo", (long long)c->k,
                      (long long)c->row_length);
-    if (c->merged[0] * c->merged[1] * c->merged[2] > 1)
+    if (convt3d_is_merged(c))
         convt3d_text_add(text, "phases: %lld x %lld x %lld of them are channels\n",
                          (long long)c->merged[0], (long long)c->merged[1], (long long)c->merged[2]);
     describe_cut(plan, &c->cut[0], text);

@@ -1,0 +1,124 @@
+/* correlate_multiply: a program's steps, run for some units, tile by tile.
+ * SPDX-License-Identifier: MIT */
+#include "correlate.h"
+#include "tiles.h"
+
+/* ---- Units ----------------------------------------------------------------------------- */
+
+/* Channels [m0, m1) of a group, that are those from 'column' on of a panel. */
+typedef struct unit {
+    int64_t group, m0, m1, panel, column;
+} unit;
+
+static unit unit_at(const convt3d_task *t, int64_t index) {
+    const convt3d_correlate *c = t->c;
+    const convt3d_cut *cut = t->cut;
+    unit u = {.group = index / cut->units, .panel = index % cut->units / cut->in_panel};
+    u.column = index % cut->units % cut->in_panel * cut->width;
+    u.m0 = u.panel * c->panel + u.column;
+    u.m1 = min64(u.m0 + cut->width, min64((u.panel + 1) * c->panel, c->m));
+    return u;
+}
+
+/* A unit's first channel, and the one after its last, counted over all groups of the
+ * task. */
+static int64_t first_channel(const convt3d_task *t, const unit *u) {
+    return u->group * t->c->m + u->m0;
+}
+
+static int64_t end_channel(const convt3d_task *t, const unit *u) {
+    return u->group * t->c->m + u->m1;
+}
+
+void convt3d_correlate_channels(const convt3d_task *t, int64_t unit0, int64_t unit1, int64_t *m0,
+                                int64_t *m1) {
+    const unit first = unit_at(t, unit0), last = unit_at(t, unit1 - 1);
+    *m0 = first_channel(t, &first);
+    *m1 = end_channel(t, &last);
+}
+
+static const char *weights_of(const convt3d_task *t, const unit *u) {
+    const convt3d_correlate *c = t->c;
+    const int64_t panel = (t->group + u->group) * c->panels + u->panel;
+    return (const char *)t->call->packed + CONVT3D_ALIGN +
+           (panel * c->taps * c->k * c->panel + u->column) * (int64_t)t->plan->geometry.element;
+}
+
+/* ---- Multiplying --------------------------------------------------------------------- */
+
+/* Vectors along positions, from 'sources' on: rows are the unit's channels. */
+static void multiply_straight(const convt3d_task *t, const unit *u, convt3d_tile *tile,
+                              int64_t count) {
+    const int64_t element = (int64_t)t->plan->geometry.element, lanes = t->type->lanes;
+    const int64_t vectors = convt3d_ceil_div(count, lanes);
+    const int64_t tiles = convt3d_ceil_div(vectors, t->cut->vectors);
+    const char *b = tile->b;
+    char *c = tile->c;
+    for (int64_t i = 0; i < tiles; i++) {
+        const int64_t start = convt3d_part_start(vectors, tiles, i);
+        const int64_t width = convt3d_part_start(vectors, tiles, i + 1) - start;
+        if (i % 64 == 63 && convt3d_stopped(&t->call->job, t->thread)) return;
+        tile->b = b + start * lanes * element;
+        tile->c = c + start * lanes * element;
+        t->type->gemm[u->m1 - u->m0 - 1][width - 1](tile);
+    }
+}
+
+/* Vectors along channels: rows are positions; turned back when all are done. */
+static void multiply_turned(const convt3d_task *t, const unit *u, convt3d_tile *tile,
+                            int64_t count) {
+    const int64_t element = (int64_t)t->plan->geometry.element, lanes = t->type->lanes;
+    const int64_t vectors = convt3d_ceil_div(u->m1 - u->m0, lanes), width = vectors * lanes;
+    const int64_t tiles = convt3d_ceil_div(count, t->cut->rows), channels = u->m1 - u->m0;
+    const char *a = tile->a;
+    char *c = tile->c;
+    if (tile->accumulate)
+        t->type->transpose(t->turned, width, c, t->cut->tile_pitch, 1, channels, width, count);
+    tile->c_row = width;
+    for (int64_t i = 0; i < tiles; i++) {
+        const int64_t start = convt3d_part_start(count, tiles, i);
+        const int64_t rows = convt3d_part_start(count, tiles, i + 1) - start;
+        if (i % 64 == 63 && convt3d_stopped(&t->call->job, t->thread)) return;
+        tile->a = a + start * element;
+        tile->c = t->turned + start * width * element;
+        t->type->gemm[rows - 1][vectors - 1](tile);
+    }
+    t->type->transpose(c, t->cut->tile_pitch, t->turned, width, 1, count, count, channels);
+}
+
+static void multiply(const convt3d_task *t, const unit *u, const convt3d_step *step,
+                     char *unit_tile) {
+    const convt3d_correlate *c = t->c;
+    const int64_t element = (int64_t)t->plan->geometry.element;
+    const int64_t start = max64(c->lane[step->lane].q0, t->q0);
+    const int64_t x = (step->q0 - start) * t->run * element;
+    const int64_t count = (step->q1 - step->q0) * t->run;
+    const char *slab = t->slab + u->group * c->k * t->cut->row_pitch * element + x;
+    convt3d_tile tile = {.a = t->cut->turned ? slab : weights_of(t, u),
+                         .b = t->cut->turned ? weights_of(t, u) : slab,
+                         .c = unit_tile + step->lane * t->lane_size + x,
+                         .a_step = t->cut->turned ? t->cut->row_pitch : c->panel,
+                         .a_row = 1,
+                         .b_step = t->cut->turned ? c->panel : t->cut->row_pitch,
+                         .c_row = t->cut->tile_pitch,
+                         .segments = t->program->segment + step->segment,
+                         .count = step->count,
+                         .accumulate = step->accumulate};
+    if (t->cut->turned)
+        multiply_turned(t, u, &tile, count);
+    else
+        multiply_straight(t, u, &tile, count);
+}
+
+/* ---- A program ------------------------------------------------------------------------- */
+
+void convt3d_correlate_run(const convt3d_task *t, int64_t unit0, int64_t unit1) {
+    const convt3d_program *p = t->program;
+    const unit first = unit_at(t, unit0);
+    for (int64_t i = unit0; i < unit1 && !convt3d_stopped(&t->call->job, t->thread); i++) {
+        const unit u = unit_at(t, i);
+        char *tile = t->tile + (first_channel(t, &u) - first_channel(t, &first)) *
+                                   t->cut->tile_pitch * (int64_t)t->plan->geometry.element;
+        for (int64_t s = 0; s < p->steps; s++) multiply(t, &u, &p->step[s], tile);
+    }
+}

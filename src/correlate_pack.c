@@ -1,0 +1,91 @@
+/* correlate_pack: the weights of forward and backward_input, packed.
+ * SPDX-License-Identifier: MIT */
+#include "correlate.h"
+
+#include <string.h>
+
+/* Packed weights: [group][panel][kD][kH][kW][k][a panel's channels], in tasks of a few
+ * source channels. */
+enum {
+    PACK_CHANNELS = 16
+};
+
+int64_t convt3d_correlate_pack_tasks(const convt3d_plan *plan) {
+    const convt3d_correlate *c = plan->details;
+    return plan->geometry.groups * c->panels * convt3d_ceil_div(c->k, PACK_CHANNELS);
+}
+
+/* Channels are [group][depth phase][height phase][channel][width phase]. */
+int64_t convt3d_correlate_channel(const convt3d_correlate *c, int64_t m, int64_t phase[3]) {
+    const int64_t *merged = c->merged;
+    const int64_t channels = c->m / (merged[0] * merged[1] * merged[2]);
+    const int64_t group = m / c->m, rest = m % c->m / merged[2];
+    phase[2] = m % merged[2];
+    phase[1] = rest / channels % merged[1];
+    phase[0] = rest / channels / merged[1];
+    return group * channels + rest % channels;
+}
+
+/* All taps of one source channel, for 'rows' result channels 'm_stride' apart: those that
+ * lie side by side in the caller's memory are read together. */
+static void pack_taps(const convt3d_plan *plan, const convt3d_view *w, char *to, const char *from,
+                      int64_t m_stride, int64_t rows) {
+    const convt3d_correlate *c = plan->details;
+    const int64_t element = (int64_t)plan->geometry.element, tap = c->k * c->panel;
+    const int64_t kernel[3] = {c->axis[0].kernel, c->axis[1].kernel, c->axis[2].kernel};
+    int64_t together = kernel[2], lines = c->taps / kernel[2];
+    if (w->stride[3] == kernel[2] * w->stride[4] && w->stride[2] == kernel[1] * w->stride[3]) {
+        together = c->taps;
+        lines = 1;
+    }
+    for (int64_t i = 0; i < lines; i++) {
+        const int64_t at = i / kernel[1] * w->stride[2] + i % kernel[1] * w->stride[3];
+        plan->type->transpose(to + i * together * tap * element, tap, from + at * element, m_stride,
+                              w->stride[4], rows, c->panel, together);
+    }
+}
+
+/* The same with merged phases, one result channel after another. */
+static void pack_merged(const convt3d_plan *plan, const convt3d_view *w, char *to, const char *from,
+                        int64_t m0, int64_t rows) {
+    const convt3d_correlate *c = plan->details;
+    const int64_t element = (int64_t)plan->geometry.element;
+    for (int64_t tap = 0; tap < c->taps; tap++) {
+        const int64_t e[3] = {tap / c->axis[2].kernel / c->axis[1].kernel,
+                              tap / c->axis[2].kernel % c->axis[1].kernel, tap % c->axis[2].kernel};
+        char *row = to + tap * c->k * c->panel * element;
+        memset(row, 0, (size_t)(c->panel * element));
+        for (int64_t r = 0; r < rows; r++) {
+            int64_t phase[3], at;
+            at = convt3d_correlate_channel(c, m0 + r, phase) * w->stride[1];
+            for (int a = 0; a < 3; a++) at += (e[a] * c->merged[a] + phase[a]) * w->stride[2 + a];
+            memcpy(row + r * element, from + at * element, (size_t)element);
+        }
+    }
+}
+
+void convt3d_correlate_pack(const convt3d_plan *plan, const convt3d_view *w, convt3d_packed *packed,
+                            int64_t index) {
+    const convt3d_correlate *c = plan->details;
+    const convt3d_geometry *g = &plan->geometry;
+    const int64_t element = (int64_t)g->element, tap = c->k * c->panel;
+    const int64_t parts = convt3d_ceil_div(c->k, PACK_CHANNELS);
+    int forward = plan->direction == CONVT3D_FORWARD;
+    int64_t group = index / parts / c->panels, m0 = index / parts % c->panels * c->panel;
+    int64_t m_stride = w->stride[forward ? 1 : 0], k_stride = w->stride[forward ? 0 : 1];
+    int64_t k0 = index % parts * PACK_CHANNELS, rows = min64(c->panel, c->m - m0);
+    char *to = (char *)packed + CONVT3D_ALIGN + index / parts * c->taps * tap * element;
+    const char *from = w->data + group * g->group_inputs * w->stride[0] * element;
+    int bad = 0;
+    for (int64_t k = k0; k < min64(k0 + PACK_CHANNELS, c->k); k++) {
+        char *row = to + k * c->panel * element;
+        const char *source = from + k * k_stride * element;
+        if (convt3d_is_merged(c))
+            pack_merged(plan, w, row, source, m0, rows);
+        else
+            pack_taps(plan, w, row, source + m0 * m_stride * element, m_stride, rows);
+        for (int64_t i = 0; i < c->taps && !bad; i++)
+            bad = plan->type->nonfinite(row + i * tap * element, c->panel);
+    }
+    if (bad) __atomic_store_n(&packed->nonfinite, 1, __ATOMIC_RELAXED);
+}
