@@ -245,19 +245,21 @@ static double choose_tiles(const convt3d_plan *plan, const convt3d_correlate *c,
 static void choose_flat(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut) {
     enum {
         POSITIONS = 96,
-        SHORT = 32
+        SHORT = 16, /* what a row takes besides its sums counts, too */
+        LONG = 64
     };
     const int64_t phases = plan->direction == CONVT3D_FORWARD ? c->axis[1].stride : 1;
     const int64_t rows = convt3d_ceil_div(c->results[1], phases);
     convt3d_cut flat = *cut;
     cut->flat = 1;
     const double one = choose_tiles(plan, c, cut);
-    if (c->clip || cut->run > 1 || cut->strips > 1 || c->lane_length > SHORT ||
+    if (c->clip || cut->run > 1 || cut->strips > 1 || c->lane_length > LONG ||
         c->axis[1].stride > CONVT3D_TEETH || c->axis[1].mode != CONVT3D_ZEROS ||
         c->axis[2].mode != CONVT3D_ZEROS)
         return;
     flat.flat = min64(rows, convt3d_ceil_div(POSITIONS, max64(c->row_length, 1)));
-    if (flat.flat > 1 && choose_tiles(plan, c, &flat) <= one * (double)flat.flat) *cut = flat;
+    const double most = (c->lane_length > SHORT ? 0.95 : 1) * one * (double)flat.flat;
+    if (flat.flat > 1 && choose_tiles(plan, c, &flat) <= most) *cut = flat;
 }
 
 /* Units that share a program: few, so that their weights and sums stay close, but
