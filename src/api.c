@@ -53,8 +53,15 @@ static convt3d_status check_bias(const convt3d_plan *plan, const convt3d_tensor 
 
 /* ---- Packed weights -------------------------------------------------------- */
 
+static void pack_task(void *arg, int64_t index, int thread) {
+    convt3d_call *call = arg;
+    (void)thread;
+    call->plan->algorithm->pack(call->plan, &call->weight, call->packed, index);
+}
+
 convt3d_status convt3d_weights_pack(const convt3d_plan *plan, const convt3d_tensor *weight,
                                     convt3d_weights **out, convt3d_error *err) {
+    const size_t worth_threads = 256 * 1024;
     convt3d_view view;
     if (!plan || !out)
         return convt3d_fail(err, CONVT3D_ARG, "%s is NULL", plan ? "weights" : "plan");
@@ -74,8 +81,9 @@ convt3d_status convt3d_weights_pack(const convt3d_plan *plan, const convt3d_tens
     weights->bytes = bytes;
     weights->packed = align(weights + 1);
     weights->packed->nonfinite = 0;
-    for (int64_t task = 0; task < plan->algorithm->pack_tasks(plan); task++)
-        plan->algorithm->pack(plan, &view, weights->packed, task);
+    convt3d_call call = {.plan = plan, .weight = view, .packed = weights->packed};
+    convt3d_job_init(&call.job, NULL, bytes > worth_threads ? plan->threads : 1);
+    convt3d_parallel(&call.job, 1, plan->algorithm->pack_tasks(plan), pack_task, &call);
     *out = weights;
     return CONVT3D_OK;
 }
@@ -153,12 +161,6 @@ static convt3d_status check_overlaps(const convt3d_view *const outputs[2],
     if (!status && outputs[0] && outputs[1])
         status = convt3d_view_check_apart(outputs[0], outputs[1], err);
     return status;
-}
-
-static void pack_task(void *arg, int64_t index, int thread) {
-    convt3d_call *call = arg;
-    (void)thread;
-    call->plan->algorithm->pack(call->plan, &call->weight, call->packed, index);
 }
 
 /* Scratch, weights if they aren't packed yet, and the algorithm. */
