@@ -328,8 +328,9 @@ CONVT3D_API size_t convt3d_plan_describe(const convt3d_plan *plan, char *text, s
 typedef struct convt3d_weights convt3d_weights;
 
 /* The weight tensor is read, not kept; large ones by as many threads as the
- * plan has.  *weights is NULL unless OK is returned; free it with convt3d_weights_free().  ARG for a backward_weight
- * plan, which has no use for weights. */
+ * plan has.  *weights is NULL unless OK is returned; free it with
+ * convt3d_weights_free().  ARG for a backward_weight plan, which has no use for
+ * weights. */
 CONVT3D_API convt3d_status convt3d_weights_pack(const convt3d_plan *plan,
                                                 const convt3d_tensor *weight,
                                                 convt3d_weights **weights, convt3d_error *err);

@@ -206,6 +206,18 @@ static double phase_bytes(const convt3d_plan *plan, const convt3d_correlate *c, 
     return taps * (double)c->k * (double)width * (double)plan->geometry.element;
 }
 
+/* With merged phases the width's are stored together: units of whole ones. */
+static void whole_phases(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut) {
+    const int64_t phases = c->merged[2];
+    int64_t width = convt3d_ceil_div(cut->width, phases) * phases;
+    if (phases == 1) return;
+    while (width > phases &&
+           (width > CONVT3D_MAX_ROWS || !plan->type->gemm[width - 1][cut->vectors - 1]))
+        width -= phases;
+    while (cut->vectors > 1 && !plan->type->gemm[width - 1][cut->vectors - 1]) cut->vectors--;
+    cut->width = cut->rows = width;
+}
+
 /* Returns the cycles of a row, or of those that are run as one. */
 static double choose_tiles(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut) {
     const int64_t lanes = plan->type->lanes, most = c->panel / lanes;
@@ -231,6 +243,7 @@ static double choose_tiles(const convt3d_plan *plan, const convt3d_correlate *c,
         cut->rows = tiles.rows;
         cut->width = v * lanes;
     }
+    whole_phases(plan, c, cut);
     cut->by_phase = plan->direction == CONVT3D_FORWARD &&
                     (cut->flat > 1 || (double)c->taps * (double)c->k * (double)cut->width *
                                               (double)plan->geometry.element >

@@ -184,6 +184,7 @@ static void choose_merged(const convt3d_plan *plan, convt3d_correlate *c) {
                axis->mode == CONVT3D_ZEROS && axis->stride <= CONVT3D_TEETH;
         phases *= even ? axis->stride : 1;
     }
+    even = even && plan->type->gemm[c->axis[2].stride - 1][0]; /* a tile of one width's phases */
     if (!even || phases == 1 || phases * c->m > 64) return;
     c->m *= phases;
     for (int a = 0; a < 3; a++) {

@@ -26,11 +26,11 @@ static double column_cycles(int64_t rows, int64_t height, int64_t vectors, int s
 }
 
 convt3d_tiles convt3d_tiles_choose(const convt3d_type_kernels *type, int64_t rows, int64_t vectors,
-                                   int split, int64_t most) {
+                                   int split, int64_t only) {
     convt3d_tiles best = {1, 1, 0};
     rows = max64(rows, 1);
     vectors = max64(vectors, 1);
-    for (int64_t v = 1; v <= min64(vectors, CONVT3D_MAX_VECTORS) && (!most || v <= most); v++) {
+    for (int64_t v = only ? only : 1; v <= min64(vectors, only ? only : CONVT3D_MAX_VECTORS); v++) {
         const int64_t height = most_rows(type, v);
         if (!height) break;
         const int64_t tiles = convt3d_ceil_div(vectors, v), low = vectors / tiles;

@@ -13,10 +13,10 @@ typedef struct convt3d_tiles {
     double cycles;
 } convt3d_tiles;
 
-/* 'split': a vector is read across two cache lines as a rule.  'most': vectors at
- * most, 0: any.  Fewest cycles, then the fewest tiles. */
+/* 'split': a vector is read across two cache lines as a rule.  'only': the number of
+ * vectors, 0: any.  Fewest cycles, then the fewest tiles. */
 convt3d_tiles convt3d_tiles_choose(const convt3d_type_kernels *type, int64_t rows, int64_t vectors,
-                                   int split, int64_t most);
+                                   int split, int64_t only);
 
 /* Part 'index' of 'count' equal parts of 'total': where it starts. */
 static inline int64_t convt3d_part_start(int64_t total, int64_t count, int64_t index) {

@@ -329,6 +329,19 @@ static void larger_problems(void **state) {
         "n2ci2co3i2x3x30k3s2p2x2x3x3x30x30mreplicate",
         "n1ci4co3i12x12x12k3s2p1op1f64",
         "n2ci3co2i70x9x9k2p63x2x0x0x2x3",
+        /* Few channels whose phases are channels; rows that are run as one; heavy weights. */
+        "n2ci11co1i3x5x34k4s2p1",
+        "n1ci9co3i4x3x33k2s2p0op1nb",
+        "n1ci3co4i3x4x19k4x2x6s2x2x3p1x0x2g1",
+        "n1ci6co2g2i5x4x9k4s4p1",
+        "n1ci6co2g2i5x4x9k1x1x7s1x1x7p0x0x1",
+        "n1ci5co1i3x4x21k2x2x8s2x2x8",
+        "n1ci64co4i2x1x9k2s2",
+        "n2ci96co80i4x8x8k2s2",
+        "n9ci70co130i2k4s2p1",
+        "n1ci130co70i6k3s2p1op1",
+        "n1ci4co4g4i5x6x70k3s2p1",
+        "n3ci2co2g2i4x9x17k7s2p3f64",
         "n1ci2co3i3x3x3k40p20f64",
     };
     rng r = {seed + 77};
@@ -348,6 +361,31 @@ static void larger_problems(void **state) {
         if ((int64_t)(field)*100 < (int64_t)(percent)*seen.problems)                               \
             fail_msg("only %lld of %d problems: %s", (long long)(field), seen.problems, #field);   \
     } while (0)
+
+/* Rows and channels of every number around the sizes of tiles, so that every tile of an
+ * ISA and every way to cover a row with tiles occurs. */
+static void tiles_of_every_size(void **state) {
+    (void)state;
+    static const int channels[] = {1, 2, 3, 4, 7, 12, 16, 25, 33, 48, 64, 80};
+    static const char *const rests[] = {"k3s2p1", "k1x1x3s1x1x2p0x0x1", "k2s2",
+                                        "k1x2x4s1x1x2p0x0x1"};
+    rng r = {seed + 78};
+    const int kinds = sizeof channels / sizeof *channels, ends = sizeof rests / sizeof *rests;
+    const int all = 40 * kinds * ends, count = test_count(all) / 3;
+    for (int i = 0; i < count; i++) {
+        const int pick = (int)((int64_t)i * 7919 % all); /* prime: any of them, none twice */
+        char text[128];
+        convt3d_problem p;
+        convt3d_error err;
+        snprintf(text, sizeof text, "n1ci%dco%di2x%dx%d%s", channels[i % kinds],
+                 channels[pick / ends % kinds], i % 2 ? 3 : 1, pick / ends / kinds + 1,
+                 rests[pick % ends]);
+        if (convt3d_problem_parse(text, &p, NULL, 0, &err)) fail_msg("%s", err.text);
+        note_problem(&p);
+        for (int d = CONVT3D_FORWARD; d <= CONVT3D_BACKWARD_WEIGHT; d++)
+            check_direction(&r, &p, (convt3d_direction)d, SMALL_BY_SMALL);
+    }
+}
 
 /* A test that is mostly zeros, or leaves a kind of problem out, proves little. */
 static void everything_was_covered(void **state) {
@@ -377,9 +415,9 @@ static void everything_was_covered(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(small_integers),         cmocka_unit_test(wide_operands),
-        cmocka_unit_test(long_operands),          cmocka_unit_test(larger_problems),
-        cmocka_unit_test(everything_was_covered),
+        cmocka_unit_test(small_integers),      cmocka_unit_test(wide_operands),
+        cmocka_unit_test(long_operands),       cmocka_unit_test(larger_problems),
+        cmocka_unit_test(tiles_of_every_size), cmocka_unit_test(everything_was_covered),
     };
     seed = test_seed(argc, argv);
     return cmocka_run_group_tests_name("layer", tests, NULL, NULL);
