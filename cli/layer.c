@@ -258,8 +258,10 @@ int cli_run_check(const convt3d_options *options) {
     convt3d_problem smallest;
     convt3d_plan *plan;
     convt3d_error err;
-    convt3d_options machine = *options; /* what suits a problem's dtype is for its own plan */
-    machine.negative_slope = 0;
+    convt3d_options machine;
+    convt3d_options_init(&machine);
+    if (options) machine = *options;
+    machine.negative_slope = 0; /* what suits a problem's dtype is for its own plan */
     if (convt3d_problem_parse("ci1co1i1k1", &smallest, NULL, 0, &err) != CONVT3D_OK ||
         convt3d_plan_create(&smallest, CONVT3D_FORWARD, &machine, &plan, &err) != CONVT3D_OK)
         return cli_fail_status(&err);
