@@ -201,7 +201,8 @@ static void prepare_channels(const convt3d_plan *plan, convt3d_correlate *c) {
     memcpy(c->axis, g->axis, sizeof c->axis);
     for (int a = 0; a < 3; a++) c->merged[a] = 1;
     choose_merged(plan, c);
-    c->panel = convt3d_panel_width(plan->type, c->m);
+    /* With merged phases, units are whole phases of one width: a panel must not cut them. */
+    c->panel = convt3d_is_merged(c) ? c->m : convt3d_panel_width(plan->type, c->m);
     c->panels = convt3d_ceil_div(c->m, c->panel);
     /* Few results for each source: all taps of a few channels while these are in the
      * innermost cache.  It is part of the order of additions, so that it may depend on

@@ -123,7 +123,8 @@ static double row_elements(const convt3d_outer *c, const convt3d_side *side) {
 static int64_t dy_planes(const convt3d_axis *axis, int64_t planes) {
     const int64_t samples = (planes + axis->in - 2) / axis->in + 1;
     const int64_t one = convt3d_outputs_of_inputs(axis, min64(planes, axis->in));
-    return min64(samples * one, planes * min64(axis->kernel, axis->out));
+    const int64_t each = min64(axis->kernel, axis->out);
+    return planes > INT64_MAX / each ? samples * one : min64(samples * one, planes * each);
 }
 
 /* As many x rows as fit a core's cache with what they meet, in the shape that packs
