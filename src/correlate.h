@@ -159,8 +159,13 @@ typedef struct convt3d_task {
     int64_t *order;              /* where along the height they are there */
 } convt3d_task;
 
+/* How many phases are merged into the channels of a group. */
+static inline int64_t convt3d_phases(const convt3d_correlate *c) {
+    return c->merged[0] * c->merged[1] * c->merged[2];
+}
+
 static inline int convt3d_is_merged(const convt3d_correlate *c) {
-    return c->merged[0] * c->merged[1] * c->merged[2] > 1;
+    return convt3d_phases(c) > 1;
 }
 
 /* correlate_program.c: lists the source rows of a task, and where the slab holds them. */

@@ -27,6 +27,11 @@ static void set_block(const convt3d_plan *plan, const convt3d_correlate *c, conv
     cut->slab_rows[a] = sources_of(plan, c, a, block);
 }
 
+/* The packed weights of 'width' result channels. */
+static double weight_bytes(const convt3d_plan *plan, const convt3d_correlate *c, int64_t width) {
+    return (double)c->taps * (double)c->k * (double)width * (double)plan->geometry.element;
+}
+
 static double slab_bytes(const convt3d_plan *plan, const convt3d_correlate *c,
                          const convt3d_cut *cut) {
     return (double)cut->slab_rows[0] * (double)cut->slab_rows[1] * (double)cut->groups *
@@ -77,8 +82,7 @@ static void choose_shape(const convt3d_plan *plan, const convt3d_correlate *c, c
  * once.  Results don't depend on it. */
 static void choose_blocks(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut,
                           double cache) {
-    const double weights =
-        (double)c->m * (double)c->k * (double)c->taps * (double)plan->geometry.element;
+    const double weights = weight_bytes(plan, c, c->m);
     const double wanted = 4.0 * plan->threads;
     const int heavy = weights > HEAVY_WEIGHTS && cut->units >= 2 * plan->threads;
     int64_t unit[2] = {1, 1};
@@ -150,47 +154,39 @@ static void choose_run(const convt3d_plan *plan, const convt3d_correlate *c, con
 
 /* ---- Tiles --------------------------------------------------------------------------- */
 
-/* Cycles that one result row's positions take for each source channel of each row of
- * the kernel, with vectors along positions or along channels. */
-static double straight_cycles(const convt3d_plan *plan, const convt3d_correlate *c,
-                              const convt3d_cut *cut, int64_t channels, int64_t positions,
-                              convt3d_tiles *tiles) {
-    const int64_t vectors = convt3d_ceil_div(positions * cut->run, plan->type->lanes);
-    *tiles = convt3d_tiles_choose(plan->type, channels, vectors, 1, 0);
-    return tiles->cycles * (double)c->m / (double)channels;
+/* Cycles that some positions take for each source channel of each tap, for all result
+ * channels: with vectors along positions, or ('turned' > 0) that many along channels. */
+static double piece_cycles(const convt3d_plan *plan, const convt3d_correlate *c,
+                           const convt3d_cut *cut, int64_t turned, int64_t positions) {
+    const int64_t lanes = plan->type->lanes, channels = min64(c->panel, c->m);
+    const int64_t count = positions * cut->run;
+    if (!turned)
+        return convt3d_tiles_choose(plan->type, channels, convt3d_ceil_div(count, lanes), 1, 0)
+                   .cycles *
+               (double)c->m / (double)channels;
+    const int64_t columns = c->panel / lanes / turned * c->panels;
+    const double turning = (double)count * (double)c->m / (4.0 * (double)max64(c->k, 1));
+    return convt3d_tiles_choose(plan->type, count, turned, 0, turned).cycles * (double)columns +
+           turning;
 }
 
-static double turned_cycles(const convt3d_plan *plan, const convt3d_correlate *c,
-                            const convt3d_cut *cut, int64_t vectors, int64_t positions) {
-    const convt3d_tiles tiles =
-        convt3d_tiles_choose(plan->type, positions * cut->run, vectors, 0, vectors);
-    const double turning =
-        (double)positions * (double)cut->run * (double)c->m / (4.0 * (double)max64(c->k, 1));
-    const int64_t columns = c->panel / plan->type->lanes / vectors * c->panels;
-    return tiles.cycles * (double)columns + turning;
-}
-
-typedef struct cost {
-    double straight, turned;
-} cost;
-
-/* Over all pieces of a row, for the unit that 'vectors' is the width of, turned. */
-static cost row_cost(const convt3d_plan *plan, const convt3d_correlate *c, const convt3d_cut *cut,
-                     int64_t vectors) {
-    const int64_t channels = min64(c->panel, c->m);
-    cost sum = {0, 0};
+/* Over all pieces of a row. */
+static double row_cycles(const convt3d_plan *plan, const convt3d_correlate *c,
+                         const convt3d_cut *cut, int64_t turned) {
+    enum {
+        ENOUGH = 64 /* pieces, to know what a row takes */
+    };
+    double sum = 0;
     for (int64_t i = 0; i < c->lanes; i++) {
         const convt3d_lane *lane = &c->lane[i];
         const convt3d_piece whole = {lane->q0, lane->q1, lane->tap0, lane->tap1};
-        const int64_t pieces = c->clip ? lane->piece1 - lane->piece0 : 1;
-        for (int64_t j = 0; j < min64(pieces, 64); j++) {
+        const int64_t pieces = c->clip ? min64(lane->piece1 - lane->piece0, ENOUGH) : 1;
+        for (int64_t j = 0; j < pieces; j++) {
             const convt3d_piece *piece = c->clip ? &c->piece[lane->piece0 + j] : &whole;
-            const double taps = (double)(piece->tap1 - piece->tap0);
             const int64_t positions =
                 min64(piece->q1 - piece->q0, cut->strip) + (cut->flat - 1) * cut->row_length;
-            convt3d_tiles tiles;
-            sum.straight += taps * straight_cycles(plan, c, cut, channels, positions, &tiles);
-            sum.turned += taps * turned_cycles(plan, c, cut, vectors, positions);
+            sum +=
+                (double)(piece->tap1 - piece->tap0) * piece_cycles(plan, c, cut, turned, positions);
         }
     }
     return sum;
@@ -200,10 +196,10 @@ static cost row_cost(const convt3d_plan *plan, const convt3d_correlate *c, const
  * cache while rows pass by. */
 static double phase_bytes(const convt3d_plan *plan, const convt3d_correlate *c, int64_t width) {
     const convt3d_axis *axis = c->axis;
-    double taps = (double)c->taps;
+    double bytes = weight_bytes(plan, c, width);
     for (int a = 0; a < 2 && plan->direction == CONVT3D_FORWARD; a++)
-        taps /= (double)min64(axis[a].kernel, convt3d_tap_period(&axis[a]));
-    return taps * (double)c->k * (double)width * (double)plan->geometry.element;
+        bytes /= (double)min64(axis[a].kernel, convt3d_tap_period(&axis[a]));
+    return bytes;
 }
 
 /* With merged phases the width's are stored together: units of whole ones. */
@@ -226,14 +222,14 @@ static double choose_tiles(const convt3d_plan *plan, const convt3d_correlate *c,
     const int64_t channels = min64(c->panel, c->m);
     convt3d_tiles tiles =
         convt3d_tiles_choose(plan->type, channels, convt3d_ceil_div(positions, lanes), 1, 0);
-    double best = row_cost(plan, c, cut, 1).straight;
+    double best = row_cycles(plan, c, cut, 0);
     cut->turned = 0;
     cut->vectors = tiles.vectors;
     cut->rows = tiles.rows;
     cut->width = tiles.rows;
     for (int64_t v = 1; v <= most && c->panel % lanes == 0 && !convt3d_is_merged(c); v++) {
         if (most % v) continue; /* equal units only */
-        double cycles = row_cost(plan, c, cut, v).turned;
+        double cycles = row_cycles(plan, c, cut, v);
         if (phase_bytes(plan, c, v * lanes) > OWN_CACHE) cycles *= 1.1;
         if (cycles >= best) continue;
         best = cycles;
@@ -245,9 +241,7 @@ static double choose_tiles(const convt3d_plan *plan, const convt3d_correlate *c,
     }
     whole_phases(plan, c, cut);
     cut->by_phase = plan->direction == CONVT3D_FORWARD &&
-                    (cut->flat > 1 || (double)c->taps * (double)c->k * (double)cut->width *
-                                              (double)plan->geometry.element >
-                                          NEAR_WEIGHTS);
+                    (cut->flat > 1 || weight_bytes(plan, c, cut->width) > NEAR_WEIGHTS);
     cut->in_panel = convt3d_ceil_div(c->panel, cut->width);
     cut->units = (c->panels - 1) * cut->in_panel +
                  convt3d_ceil_div(c->m - (c->panels - 1) * c->panel, cut->width);
@@ -288,9 +282,7 @@ static void choose_together(const convt3d_plan *plan, const convt3d_correlate *c
     while (near < units && (double)(near + 1) * (tile + weights) < 24 * 1024) near++;
     cut->together[0] = near;
     /* With rows in their order, all taps of a unit have to stay close. */
-    const double all = cut->by_phase
-                           ? weights
-                           : (double)c->taps * (double)c->k * (double)cut->width * (double)element;
+    const double all = cut->by_phase ? weights : weight_bytes(plan, c, cut->width);
     cut->share = max64(near, min64(units, (int64_t)(SHARED_WEIGHTS / (all > 1 ? all : 1))));
     cut->together[1] = max64(near, min64(units, line));
     if ((double)cut->together[1] * tile > 128 * 1024) cut->together[1] = near;

@@ -46,7 +46,7 @@ static const char *weights_of(const convt3d_task *t, const unit *u) {
 
 /* ---- Multiplying --------------------------------------------------------------------- */
 
-/* Vectors along positions, from 'sources' on: rows are the unit's channels. */
+/* Vectors along positions: rows are the unit's channels. */
 static void multiply_straight(const convt3d_task *t, const unit *u, convt3d_tile *tile,
                               int64_t count) {
     const int64_t element = (int64_t)t->plan->geometry.element, lanes = t->type->lanes;

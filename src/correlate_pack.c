@@ -18,7 +18,7 @@ int64_t convt3d_correlate_pack_tasks(const convt3d_plan *plan) {
 /* Channels are [group][depth phase][height phase][channel][width phase]. */
 int64_t convt3d_correlate_channel(const convt3d_correlate *c, int64_t m, int64_t phase[3]) {
     const int64_t *merged = c->merged;
-    const int64_t channels = c->m / (merged[0] * merged[1] * merged[2]);
+    const int64_t channels = c->m / convt3d_phases(c);
     const int64_t group = m / c->m, rest = m % c->m / merged[2];
     phase[2] = m % merged[2];
     phase[1] = rest / channels % merged[1];
@@ -45,21 +45,20 @@ static void pack_taps(const convt3d_plan *plan, const convt3d_view *w, char *to,
     }
 }
 
-/* The same with merged phases, one result channel after another. */
-static void pack_merged(const convt3d_plan *plan, const convt3d_view *w, char *to, const char *from,
-                        int64_t m0, int64_t rows) {
+/* The same with merged phases, one result channel of the only panel after another. */
+static void pack_merged(const convt3d_plan *plan, const convt3d_view *w, char *to,
+                        const char *from) {
     const convt3d_correlate *c = plan->details;
     const int64_t element = (int64_t)plan->geometry.element;
     for (int64_t tap = 0; tap < c->taps; tap++) {
         const int64_t e[3] = {tap / c->axis[2].kernel / c->axis[1].kernel,
                               tap / c->axis[2].kernel % c->axis[1].kernel, tap % c->axis[2].kernel};
         char *row = to + tap * c->k * c->panel * element;
-        memset(row, 0, (size_t)(c->panel * element));
-        for (int64_t r = 0; r < rows; r++) {
+        for (int64_t m = 0; m < c->m; m++) {
             int64_t phase[3], at;
-            at = convt3d_correlate_channel(c, m0 + r, phase) * w->stride[1];
+            at = convt3d_correlate_channel(c, m, phase) * w->stride[1];
             for (int a = 0; a < 3; a++) at += (e[a] * c->merged[a] + phase[a]) * w->stride[2 + a];
-            memcpy(row + r * element, from + at * element, (size_t)element);
+            memcpy(row + m * element, from + at * element, (size_t)element);
         }
     }
 }
@@ -81,7 +80,7 @@ void convt3d_correlate_pack(const convt3d_plan *plan, const convt3d_view *w, con
         char *row = to + k * c->panel * element;
         const char *source = from + k * k_stride * element;
         if (convt3d_is_merged(c))
-            pack_merged(plan, w, row, source, m0, rows);
+            pack_merged(plan, w, row, source);
         else
             pack_taps(plan, w, row, source + m0 * m_stride * element, m_stride, rows);
         for (int64_t i = 0; i < c->taps && !bad; i++)

@@ -219,7 +219,7 @@ static void store_merged(const convt3d_task *t, char *tile, int64_t m0, int64_t 
     const convt3d_axis *axis = t->plan->geometry.axis;
     const convt3d_view *bias = &t->call->bias, *to = t->to;
     const int64_t element = (int64_t)t->plan->geometry.element, *stride = to->stride;
-    const int64_t channels = c->m / (c->merged[0] * c->merged[1] * c->merged[2]);
+    const int64_t channels = c->m / convt3d_phases(c);
     const int64_t row = t->cut->tile_pitch * element;
     for (int64_t m = m0; m < m1; m += c->merged[2], tile += c->merged[2] * row) {
         int64_t phase[3];

@@ -25,6 +25,14 @@ static range range_of(const task *t, int64_t tap, int64_t count, int64_t period)
     return r;
 }
 
+/* What 'common' leaves of one tap's positions, before it and after it: all before, if
+ * there is no common part. */
+static void leave(range own, range common, range left[2]) {
+    int some = common.i0 < common.i1;
+    left[0] = (range){own.i0, some ? common.i0 : own.i1};
+    left[1] = (range){some ? common.i1 : own.i1, own.i1};
+}
+
 /* ---- Tiles ------------------------------------------------------------------------------ */
 
 /* Taps tap, tap + 1 ... of one kernel row, on positions r, for block 'block' of A: the
@@ -73,15 +81,12 @@ static void multiply_line(const task *t, int64_t block, int64_t line, int64_t co
         const range common = range_of(t, tap, taps, 1);
         if (common.i0 < common.i1) multiply(t, block, line, tap, taps, common, count);
         for (int64_t j = 0; j < taps && taps > 1; j++) {
-            range own = range_of(t, tap + j, 1, 1), left = own, right = own;
-            if (common.i0 < common.i1) {
-                left.i1 = common.i0;
-                right.i0 = common.i1;
-            } else {
-                right.i0 = right.i1;
+            range left[2];
+            leave(range_of(t, tap + j, 1, 1), common, left);
+            for (int side = 0; side < 2; side++) {
+                if (left[side].i0 < left[side].i1)
+                    multiply(t, block, line, tap + j, 1, left[side], count);
             }
-            if (left.i0 < left.i1) multiply(t, block, line, tap + j, 1, left, count);
-            if (right.i0 < right.i1) multiply(t, block, line, tap + j, 1, right, count);
         }
     }
 }
@@ -120,11 +125,10 @@ static void dot_line(const task *t, int64_t pair, int64_t line, int64_t count) {
             const range common = t->clip ? range_of(t, tap, taps, period) : whole;
             dot(t, pair, line, tap, taps, period, common, count);
             for (int64_t j = 0; j < taps && taps > 1 && t->clip; j++) {
-                range own = range_of(t, tap + j * period, 1, 1), left = own, right = own;
-                left.i1 = common.i0 < common.i1 ? common.i0 : own.i1;
-                right.i0 = common.i0 < common.i1 ? common.i1 : own.i1;
-                dot(t, pair, line, tap + j * period, 1, period, left, count);
-                dot(t, pair, line, tap + j * period, 1, period, right, count);
+                range left[2];
+                leave(range_of(t, tap + j * period, 1, 1), common, left);
+                for (int side = 0; side < 2; side++)
+                    dot(t, pair, line, tap + j * period, 1, period, left[side], count);
             }
         }
     }
