@@ -68,6 +68,8 @@ typedef struct convt3d_cut {
     int64_t rows, vectors;          /* of the largest tile */
     int64_t width, in_panel, units; /* a unit's channels; units of a panel, of a group */
     int64_t share;                  /* units that a row's program is made for at once */
+    int64_t chunk;                  /* source channels of a segment at most */
+    int by_chunk;                   /* units take turns, segment by segment */
     int64_t together[2];            /* units whose rows are computed and stored at once: as a
                                        rule, and where channels lie closest in memory */
 } convt3d_cut;
@@ -106,8 +108,9 @@ enum {
     CONVT3D_SEGMENTS = 512, /* of a task's program, and its steps, and its pairs */
     CONVT3D_STEPS = 64,
     CONVT3D_PAIRS = 64,
-    CONVT3D_TEETH = 8, /* the most lanes that are stored tooth by tooth */
     CONVT3D_ZEROS_LENGTH = 64,
+    CONVT3D_SHORT_ROW = 8, /* positions: samples of a batch go side by side, */
+    CONVT3D_SAMPLES = 8,   /* if there are that many */
     CONVT3D_RUN_BYTES = 160,        /* of the samples side by side: at most CONVT3D_ZEROS_LENGTH */
     CONVT3D_CHANNEL_BYTES = 256,    /* of the channels that are stored at once */
     CONVT3D_STREAM_BYTES = 16 << 20 /* results larger than this go past the caches */
@@ -142,7 +145,8 @@ typedef struct convt3d_task {
     const convt3d_type_kernels *type;
     convt3d_call *call;
     const convt3d_view *from, *to; /* sources, results */
-    int thread, by_pieces, stream;
+    int thread, by_pieces;
+    int stream, foresee; /* past the caches; rows that share cache lines with others */
     int64_t sample, run, group, groups;
     int64_t first[2], end[2]; /* result rows: depth, height */
     int64_t q0, q1;           /* the strip's positions, of every lane */

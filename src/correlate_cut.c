@@ -148,6 +148,7 @@ static void choose_run(const convt3d_plan *plan, const convt3d_correlate *c, con
           (double)c->lanes * (double)CONVT3D_MAX_ROWS * (double)cut->strip;
     if (folds_rows(plan)) one += (double)g->axis[2].full;
     while (most > 1 && (double)most * one * (double)g->element > cache) most--;
+    if (most > plan->type->lanes) most -= most % plan->type->lanes;
     cut->runs = convt3d_ceil_div(g->batch, most);
     cut->run = cut->runs ? convt3d_ceil_div(g->batch, cut->runs) : 1;
 }
@@ -289,6 +290,24 @@ static void choose_together(const convt3d_plan *plan, const convt3d_correlate *c
     cut->share = max64(cut->share, cut->together[1]);
 }
 
+/* Where a task's slab is larger than a core's own cache, every unit would read all of it
+ * from afar: a panel's units take a part of the channels in turn. */
+static void choose_chunk(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut) {
+    enum {
+        CHANNELS = 256
+    };
+    const int64_t units = min64(cut->in_panel, cut->units);
+    cut->chunk = max64(c->k, 1);
+    cut->by_chunk = 0;
+    if (cut->turned || c->k < CHANNELS / 2 || units < 2 || cut->groups > 1 ||
+        slab_bytes(plan, c, cut) < OWN_CACHE)
+        return;
+    cut->by_chunk = 1;
+    cut->chunk = CHANNELS;
+    for (int i = 0; i < 2; i++) cut->together[i] = max64(cut->together[i], units);
+    cut->share = max64(cut->share, cut->together[1]);
+}
+
 /* ---- The two cuts ---------------------------------------------------------------------- */
 
 /* Groups of a task: thin ones are taken together, so that what a row takes is worked
@@ -322,12 +341,13 @@ static void finish_cut(const convt3d_plan *plan, const convt3d_correlate *c, con
     choose_flat(plan, c, cut);
     choose_groups(plan, c, cut);
     choose_blocks(plan, c, cut, cut->run > 1 ? SHARED_CACHE : OWN_CACHE);
-    if (set_pitches(plan, cut)) choose_together(plan, c, cut);
+    if (!set_pitches(plan, cut)) return;
+    choose_together(plan, c, cut);
+    choose_chunk(plan, c, cut);
 }
 
 void convt3d_correlate_choose_cuts(const convt3d_plan *plan, convt3d_correlate *c) {
     const convt3d_geometry *g = &plan->geometry;
-    const int64_t short_row = 8, enough = 8; /* positions; samples */
     int forward = plan->direction == CONVT3D_FORWARD;
     double bytes = (double)g->element * (double)g->batch *
                    (double)(forward ? g->out_channels : g->in_channels);
@@ -342,7 +362,7 @@ void convt3d_correlate_choose_cuts(const convt3d_plan *plan, convt3d_correlate *
     choose_run(plan, c, &c->cut[1], SHARED_CACHE);
     finish_cut(plan, c, &c->cut[1]);
     /* Very short rows: samples make them longer, whatever the order of memory. */
-    if (c->cut[1].run >= enough && c->lane_length <= short_row && c->cut[1].strips == 1)
+    if (c->cut[1].run >= CONVT3D_SAMPLES && c->lane_length <= CONVT3D_SHORT_ROW && c->cut[1].strips == 1)
         c->cut[0] = c->cut[1];
 }
 

@@ -81,11 +81,12 @@ static void gather_rows(const convt3d_task *t, char *to, const char *from, int64
                                channels);
             continue;
         }
+        if (t->run == 1) {
+            t->type->gather(at, t->cut->row_pitch, p, stride[1], step, channels, span.count);
+            continue;
+        }
         for (int64_t k = 0; k < channels; k++) {
-            if (t->run == 1)
-                t->type->gather(at, p, step, span.count);
-            else
-                t->type->transpose(at, t->run, p, stride[0], step, t->run, t->run, span.count);
+            t->type->transpose(at, t->run, p, stride[0], step, t->run, t->run, span.count);
             at += t->cut->row_pitch * element;
             p += stride[1] * element;
         }
@@ -126,11 +127,12 @@ int convt3d_correlate_gather(const convt3d_task *t) {
             for (int64_t k = 0; k < t->groups * c->k; k += CHANNELS) {
                 int64_t channels = min64(CHANNELS, t->groups * c->k - k);
                 if (convt3d_stopped(&t->call->job, t->thread)) return 0;
-                if (rows == 1) gather_rows(t, to, row + k * stride[1] * element, channels);
-                for (int64_t i = 0; i < channels && rows > 1; i++)
-                    t->type->gather(to + i * t->cut->row_pitch * element,
-                                    row + (k + i) * stride[1] * element,
-                                    t->c->span[0].step * stride[4], rows * t->cut->row_length);
+                if (rows == 1)
+                    gather_rows(t, to, row + k * stride[1] * element, channels);
+                else
+                    t->type->gather(to, t->cut->row_pitch, row + k * stride[1] * element, stride[1],
+                                    c->span[0].step * stride[4], channels,
+                                    rows * t->cut->row_length);
                 to += channels * t->cut->row_pitch * element;
             }
         }

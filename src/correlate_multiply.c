@@ -112,9 +112,41 @@ static void multiply(const convt3d_task *t, const unit *u, const convt3d_step *s
 
 /* ---- A program ------------------------------------------------------------------------- */
 
+/* One step for all units. */
+static void run_step(const convt3d_task *t, int64_t unit0, int64_t unit1,
+                     const convt3d_step *step) {
+    const unit first = unit_at(t, unit0);
+    for (int64_t i = unit0; i < unit1; i++) {
+        const unit u = unit_at(t, i);
+        char *tile = t->tile + (first_channel(t, &u) - first_channel(t, &first)) *
+                                   t->cut->tile_pitch * (int64_t)t->plan->geometry.element;
+        multiply(t, &u, step, tile);
+    }
+}
+
+/* A segment for all units before the next one: what it reads of the slab stays close. */
+static void run_by_chunk(const convt3d_task *t, int64_t unit0, int64_t unit1) {
+    const convt3d_program *p = t->program;
+    for (int64_t s = 0; s < p->steps; s++) {
+        convt3d_step part = p->step[s];
+        const int64_t segments = part.count;
+        if (segments) part.count = 1;
+        for (int64_t i = 0; i < max64(segments, 1); i++) {
+            if (convt3d_stopped(&t->call->job, t->thread)) return;
+            run_step(t, unit0, unit1, &part);
+            part.segment++;
+            part.accumulate = 1;
+        }
+    }
+}
+
 void convt3d_correlate_run(const convt3d_task *t, int64_t unit0, int64_t unit1) {
     const convt3d_program *p = t->program;
     const unit first = unit_at(t, unit0);
+    if (t->cut->by_chunk) {
+        run_by_chunk(t, unit0, unit1);
+        return;
+    }
     for (int64_t i = unit0; i < unit1 && !convt3d_stopped(&t->call->job, t->thread); i++) {
         const unit u = unit_at(t, i);
         char *tile = t->tile + (first_channel(t, &u) - first_channel(t, &first)) *

@@ -93,16 +93,25 @@ static void cut_pieces(convt3d_correlate *c, convt3d_lane *lane, int64_t *pieces
     lane->piece1 = *pieces;
 }
 
+/* Vectors that positions of a row take: very short rows of a batch are several samples
+ * side by side. */
+static double vectors_of(const convt3d_plan *plan, const convt3d_correlate *c, int64_t positions) {
+    const int64_t most = CONVT3D_RUN_BYTES / (int64_t)plan->geometry.element;
+    const int64_t batch = plan->geometry.batch, lanes = plan->type->lanes;
+    const int side_by_side = c->lane_length <= CONVT3D_SHORT_ROW && batch >= CONVT3D_SAMPLES;
+    return (double)convt3d_ceil_div(positions * (side_by_side ? min64(most, batch) : 1), lanes);
+}
+
 /* Whole vectors multiplied along one row, with the halo and without. */
 static void choose_clip(const convt3d_plan *plan, convt3d_correlate *c) {
     double whole = 0, cut = 0;
     for (int64_t i = 0; i < c->lanes; i++) {
         const convt3d_lane *lane = &c->lane[i];
         whole += (double)(lane->tap1 - lane->tap0) *
-                 (double)convt3d_ceil_div(lane->q1 - lane->q0, plan->type->lanes);
+                 vectors_of(plan, c, lane->q1 - lane->q0);
         for (int64_t p = lane->piece0; p < lane->piece1; p++)
             cut += (double)(c->piece[p].tap1 - c->piece[p].tap0) *
-                   (double)convt3d_ceil_div(c->piece[p].q1 - c->piece[p].q0, plan->type->lanes);
+                   vectors_of(plan, c, c->piece[p].q1 - c->piece[p].q0);
     }
     c->clip = cut < whole;
 }

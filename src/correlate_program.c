@@ -92,6 +92,13 @@ static convt3d_segment *add_segment(const convt3d_task *t, int64_t unit0, int64_
     return &p->segment[p->segments++];
 }
 
+static convt3d_segment segment_of(const convt3d_task *t, int64_t weights, int64_t slab,
+                                  int64_t channels) {
+    return (convt3d_segment){.a = t->cut->turned ? slab : weights,
+                             .b = t->cut->turned ? weights : slab,
+                             .k = channels};
+}
+
 /* One piece of a lane, through the pairs gathered so far, always in the same order. */
 static void add_step(const convt3d_task *t, int64_t lane, const convt3d_piece *piece,
                      int accumulate, int64_t unit0, int64_t unit1) {
@@ -113,13 +120,13 @@ static void add_step(const convt3d_task *t, int64_t lane, const convt3d_piece *p
             for (int64_t j = piece->tap0; j < piece->tap1; j++) {
                 const int64_t x =
                     c->tap[j].offset + shift - convt3d_correlate_shift(t, c->tap_part[j]);
-                const int64_t weights =
-                    ((p->pair[i].kernel_row * kernel_w + c->tap[j].k) * c->k + k) * c->panel;
-                const int64_t slab = p->pair[i].slab + k * pitch + x * t->run;
-                *add_segment(t, unit0, unit1) =
-                    (convt3d_segment){.a = t->cut->turned ? slab : weights,
-                                      .b = t->cut->turned ? weights : slab,
-                                      .k = min64(c->k_block, c->k - k)};
+                const int64_t tap = (p->pair[i].kernel_row * kernel_w + c->tap[j].k) * c->k;
+                const int64_t slab = p->pair[i].slab + x * t->run;
+                const int64_t end = min64(k + c->k_block, c->k);
+                for (int64_t from = k; from < end; from += t->cut->chunk)
+                    *add_segment(t, unit0, unit1) = segment_of(
+                        t, (tap + from) * c->panel, slab + from * pitch,
+                        min64(t->cut->chunk, end - from));
             }
         }
     }
@@ -239,7 +246,8 @@ static void build(const convt3d_task *t, const result *r, int64_t unit0, int64_t
 /* Whether what build() makes fits one program, which then serves all units. */
 static int fits_program(const convt3d_task *t, const result *r) {
     const convt3d_correlate *c = t->c;
-    const int64_t each = t->program->pairs * convt3d_ceil_div(c->k, c->k_block);
+    const int64_t each = t->program->pairs * convt3d_ceil_div(c->k, c->k_block) *
+                         convt3d_ceil_div(c->k_block, t->cut->chunk);
     int64_t steps = 0, segments = 0;
     if (r->many) return 0;
     for (int64_t i = 0; i < c->lanes && segments <= CONVT3D_SEGMENTS; i++) {

@@ -63,38 +63,56 @@ void convt3d_correlate_set_teeth(convt3d_task *t) {
 }
 
 /* Too many phases for teeth: zeros first, then every stride-th position, lane by lane. */
-static void store_sparse(const convt3d_task *t, const char *tile, char *to, int64_t step,
-                         int64_t u0, int64_t u1, double bias) {
+static void store_sparse(const convt3d_task *t, const char *tile, convt3d_lay lay, int64_t u0,
+                         int64_t u1) {
     const convt3d_correlate *c = t->c;
-    const int64_t element = (int64_t)t->plan->geometry.element;
+    const int64_t element = (int64_t)t->plan->geometry.element, step = lay.step;
     const int64_t stride = t->plan->geometry.axis[2].stride;
-    const void *from = t->zero;
+    char *to = lay.to;
     either hole = no_bias;
-    if (in_tile(t)) activate(t, (char *)&hole, 1, bias);
-    for (int64_t u = u0; u < u1 && c->lanes < stride; u += CONVT3D_ZEROS_LENGTH)
-        t->type->store(to + (u - u0) * step * element, step, &from, 1,
-                       min64(CONVT3D_ZEROS_LENGTH, u1 - u), in_tile(t) ? load(t, &hole) : bias,
-                       CONVT3D_STORE_PLAIN);
-    if (in_tile(t)) bias = -0.0;
+    const convt3d_lay given = lay;
+    lay.lanes = 1;
+    lay.how = CONVT3D_STORE_PLAIN;
+    if (in_tile(t) && c->lanes < stride) {
+        activate(t, (char *)&hole, 1, load(t, lay.bias));
+        lay.bias = &hole;
+    }
+    lay.from[0] = t->zero;
+    for (int64_t u = u0; u < u1 && c->lanes < stride; u += CONVT3D_ZEROS_LENGTH) {
+        lay.to = to + (u - u0) * step * element;
+        lay.count = min64(CONVT3D_ZEROS_LENGTH, u1 - u);
+        t->type->store(&lay);
+    }
+    lay.bias = in_tile(t) ? t->zero : given.bias;
+    lay.step = stride * step;
     for (int64_t i = 0; i < c->lanes; i++) {
         const convt3d_lane *lane = &c->lane[i];
-        from = tile + i * t->lane_size;
-        t->type->store(to + (lane->q0 * stride + lane->phase - u0) * step * element, stride * step,
-                       &from, 1, lane->q1 - lane->q0, bias, CONVT3D_STORE_PLAIN);
+        lay.from[0] = tile + i * t->lane_size;
+        lay.to = to + (lane->q0 * stride + lane->phase - u0) * step * element;
+        lay.count = lane->q1 - lane->q0;
+        t->type->store(&lay);
     }
 }
 
-/* The positions u in [u0, u1) of all lanes, one channel's tile rows, to a row. */
-static void store_lanes(const convt3d_task *t, const char *tile, char *to, int64_t step, int64_t u0,
-                        int64_t u1, double bias) {
-    const void *teeth[CONVT3D_TEETH];
+/* The positions u in [u0, u1) of all lanes to rows: 'lay' says where to and with what bias;
+ * without teeth it has one row. */
+static void store_lanes(const convt3d_task *t, const char *tile, convt3d_lay lay, int64_t u0,
+                        int64_t u1) {
     if (!t->teeth) {
-        store_sparse(t, tile, to, step, u0, u1, bias);
+        store_sparse(t, tile, lay, u0, u1);
         return;
     }
-    for (int i = 0; i < t->teeth; i++) teeth[i] = t->tooth[i] < 0 ? t->zero : tile + t->tooth[i];
-    t->type->store(to, step, teeth, t->teeth, u1 - u0, in_tile(t) ? -0.0 : bias,
-                   t->stream && to != t->full ? CONVT3D_STORE_PAST : CONVT3D_STORE_PLAIN);
+    lay.lanes = t->teeth;
+    lay.count = u1 - u0;
+    for (int i = 0; i < t->teeth; i++) {
+        lay.from[i] = t->tooth[i] < 0 ? t->zero : tile + t->tooth[i];
+        lay.from_row[i] = t->tooth[i] < 0 ? 0 : t->cut->tile_pitch;
+    }
+    if (in_tile(t)) {
+        lay.bias = t->zero;
+        lay.bias_step = 0;
+    }
+    t->type->store(&lay);
 }
 
 /* ---- Out of the tile, channels or samples side by side ----------------------------------- */
@@ -128,7 +146,8 @@ static void spread_holes(const convt3d_task *t, convt3d_block block, int64_t u0,
     } values;
     for (int64_t c = 0; c < channels; c += CHANNELS) {
         block.count[0] = min64(CHANNELS, channels - c);
-        t->type->gather(&values, bias + c * bias_step * element, bias_step, block.count[0]);
+        t->type->gather(&values, 0, bias + c * bias_step * element, 0, bias_step, 1,
+                        block.count[0]);
         activate(t, (char *)&values, block.count[0], 0);
         block.bias = &values;
         block.bias_step = 1;
@@ -181,7 +200,8 @@ static void store_folded(const convt3d_task *t, const char *tile, convt3d_block 
     int spans = convt3d_fold_spans(axis, span);
     char *kept = t->full + axis->before * run * element;
     if (run == 1) {
-        store_lanes(t, tile, t->full, 1, 0, axis->full, 0);
+        const convt3d_lay lay = {.to = t->full, .step = 1, .rows = 1, .bias = &no_bias};
+        store_lanes(t, tile, lay, 0, axis->full);
     } else {
         convt3d_block full = block;
         full.to = t->full;
@@ -226,45 +246,57 @@ static void store_merged(const convt3d_task *t, char *tile, int64_t m0, int64_t 
         const int64_t channel = t->group * channels + convt3d_correlate_channel(c, m, phase);
         const int64_t od = (c->axis[0].before + d) * c->merged[0] + phase[0] - axis[0].before;
         const int64_t oh = (c->axis[1].before + h) * c->merged[1] + phase[1] - axis[1].before;
-        const void *teeth[CONVT3D_TEETH];
-        double more = bias->data ? load(t, bias->data + channel * bias->stride[0] * element) : 0;
+        const void *with = bias->data ? bias->data + channel * bias->stride[0] * element
+                                      : (const char *)&no_bias;
+        convt3d_lay lay = {.step = stride[4],
+                           .lanes = (int)c->merged[2],
+                           .rows = 1,
+                           .count = axis[2].out,
+                           .bias = in_tile(t) ? t->zero : with,
+                           .how = t->stream ? CONVT3D_STORE_PAST : CONVT3D_STORE_PLAIN};
         if (od < 0 || od >= axis[0].out || oh < 0 || oh >= axis[1].out) continue;
         for (int64_t i = 0; i < c->merged[2]; i++) {
             const int64_t u = axis[2].before + i;
-            if (in_tile(t)) activate(t, tile + i * row, c->axis[2].out, more);
-            teeth[i] =
+            if (in_tile(t)) activate(t, tile + i * row, c->axis[2].out, load(t, with));
+            lay.from[i] =
                 tile + u % c->merged[2] * row + (u / c->merged[2] - c->axis[2].before) * element;
         }
-        char *at = to->data +
-                   (t->sample * stride[0] + channel * stride[1] + od * stride[2] + oh * stride[3]) *
-                       element;
-        t->type->store(at, stride[4], teeth, (int)c->merged[2], axis[2].out,
-                       in_tile(t) ? -0.0 : more,
-                       t->stream ? CONVT3D_STORE_PAST : CONVT3D_STORE_PLAIN);
+        lay.to = to->data + (t->sample * stride[0] + channel * stride[1] + od * stride[2] +
+                             oh * stride[3]) *
+                                element;
+        t->type->store(&lay);
     }
 }
 
 /* ---- A result row ---------------------------------------------------------------------------- */
 
-/* One channel of one sample, with its positions side by side. */
-static void store_row(const convt3d_task *t, const char *tile, char *to, const char *bias) {
+/* Channels of one sample, each with its positions side by side. */
+static void store_rows(const convt3d_task *t, const char *tile, const convt3d_block *block) {
     const convt3d_axis *axis = &t->plan->geometry.axis[2];
-    const int64_t step = t->to->stride[4];
+    convt3d_lay lay = {.to = block->to,
+                       .to_row = block->step[0],
+                       .step = block->step[1],
+                       .rows = block->count[0],
+                       .bias = block->bias,
+                       .bias_step = block->bias_step,
+                       .how = block->add    ? CONVT3D_STORE_ADD
+                              : t->stream ? CONVT3D_STORE_PAST
+                                          : CONVT3D_STORE_PLAIN};
     if (t->plan->direction == CONVT3D_FORWARD) {
-        store_lanes(t, tile, to, step, axis->before, axis->before + axis->out, load(t, bias));
-    } else {
-        const void *from = tile;
-        t->type->store(to, step, &from, 1, axis->in, 0,
-                       t->call->accumulate ? CONVT3D_STORE_ADD
-                       : t->stream         ? CONVT3D_STORE_PAST
-                                           : CONVT3D_STORE_PLAIN);
+        store_lanes(t, tile, lay, axis->before, axis->before + axis->out);
+        return;
     }
+    lay.lanes = 1;
+    lay.count = axis->in;
+    lay.from[0] = tile;
+    lay.from_row[0] = block->pitch;
+    t->type->store(&lay);
 }
 
 void convt3d_correlate_foresee(const convt3d_task *t, int64_t m0, int64_t m1, int64_t d,
                                int64_t h) {
     const int64_t element = (int64_t)t->plan->geometry.element, *stride = t->to->stride;
-    if (convt3d_is_merged(t->c)) return;
+    if (!t->foresee || convt3d_is_merged(t->c)) return;
     const char *row = t->to->data + (t->sample * stride[0] + (t->group * t->c->m + m0) * stride[1] +
                                      d * stride[2] + h * stride[3]) *
                                         element;
@@ -282,7 +314,8 @@ void convt3d_correlate_store(const convt3d_task *t, int64_t m0, int64_t m1, int6
     const convt3d_view *bias = &t->call->bias;
     int forward = t->plan->direction == CONVT3D_FORWARD;
     int folded = forward && axis->mode != CONVT3D_ZEROS;
-    int one_by_one = folded || (t->cut->run == 1 && !convt3d_correlate_across(t, t->to));
+    int rows = t->cut->run == 1 && !convt3d_correlate_across(t, t->to);
+    int one_by_one = folded || (rows && forward && !t->teeth);
     int64_t q0 = max64(t->q0, 0); /* of backward_input's one lane */
     convt3d_block block = {
         .pitch = t->cut->tile_pitch,
@@ -306,8 +339,8 @@ void convt3d_correlate_store(const convt3d_task *t, int64_t m0, int64_t m1, int6
     for (int64_t m = m0; m < m1; m += block.count[0]) {
         if (folded) {
             store_folded(t, tile, block);
-        } else if (one_by_one) {
-            store_row(t, tile, block.to, block.bias);
+        } else if (rows) {
+            store_rows(t, tile, &block);
         } else if (forward) {
             spread_lanes(t, tile, block, axis->before, axis->before + axis->out);
         } else {

@@ -69,12 +69,33 @@ typedef struct convt3d_block {
 
 #define CONVT3D_MAX_ROWS    16 /* of a tile, over all ISAs */
 #define CONVT3D_MAX_VECTORS 8
+#define CONVT3D_TEETH       8 /* the most lanes of a convt3d_lay */
 
 typedef enum convt3d_store {
     CONVT3D_STORE_PLAIN,
     CONVT3D_STORE_ADD,
     CONVT3D_STORE_PAST
 } convt3d_store;
+
+/* Rows on their way to the caller, each laid tooth by tooth from 'lanes' rows:
+ *
+ *     to[r*to_row + j*step] = (ADD: itself +)
+ *         from[j % lanes][r*from_row[j % lanes] + j / lanes] + bias[r*bias_step]
+ *
+ * for all r < rows, j < count.  PAST: past the caches where step is 1 and lanes 1 or 2,
+ * for results that don't fit them; drain() before anybody else reads them.  Reads less
+ * than a vector beyond the ends of the rows in 'from'. */
+typedef struct convt3d_lay {
+    void *to;
+    int64_t to_row, step;
+    const void *from[CONVT3D_TEETH];
+    int64_t from_row[CONVT3D_TEETH];
+    int lanes;
+    int64_t rows, count;
+    const void *bias;
+    int64_t bias_step;
+    convt3d_store how;
+} convt3d_lay;
 
 typedef struct convt3d_type_kernels {
     int lanes; /* elements of a vector */
@@ -85,20 +106,16 @@ typedef struct convt3d_type_kernels {
     convt3d_gemm *gemm_apart[CONVT3D_MAX_ROWS][CONVT3D_MAX_VECTORS];
     void (*dot[CONVT3D_DOTS])(const convt3d_dot *work); /* [rows - 1] */
 
-    /* to[j] = from[j*step] */
-    void (*gather)(void *to, const void *from, int64_t step, int64_t count);
+    /* to[r*to_row + j] = from[r*from_row + j*step] for r < rows, j < count */
+    void (*gather)(void *to, int64_t to_row, const void *from, int64_t from_row, int64_t step,
+                   int64_t rows, int64_t count);
 
     /* to[j*ld + r] = from[r*row_step + j*step] for r < rows, 0 for rows <= r <
      * padded: a block of rows laid across. */
     void (*transpose)(void *to, int64_t ld, const void *from, int64_t row_step, int64_t step,
                       int64_t rows, int64_t padded, int64_t count);
 
-    /* to[j*step] = (ADD: itself +) from[j % lanes][j / lanes] + bias for j < count:
-     * rows laid tooth by tooth into one.  PAST: past the caches where step is 1 and
-     * lanes 1 or 2, for results that don't fit them; drain() before anybody else reads
-     * them.  Reads less than a vector beyond the ends of the rows. */
-    void (*store)(void *to, int64_t step, const void *const *from, int lanes, int64_t count,
-                  double bias, convt3d_store how);
+    void (*store)(const convt3d_lay *lay);
     void (*drain)(void);
 
     /* A block, whichever axis is the closest in the caller's memory. */

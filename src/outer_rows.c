@@ -48,9 +48,8 @@ static void pack_row(const convt3d_outer_task *t, const convt3d_side *side, cons
             type->transpose(to + span[i].to * element, side->positions, p, step, 1, count, count,
                             end - channel);
         } else {
-            for (int64_t k = 0; k < end - channel; k++)
-                type->gather(to + (k * side->positions + span[i].to) * element,
-                             p + k * stride[1] * element, step, count);
+            type->gather(to + span[i].to * element, side->positions, p, stride[1], step,
+                         end - channel, count);
         }
     }
 }

@@ -26,13 +26,20 @@ static void write_line(const convt3d_call *call, char *to, const char *line) {
     const convt3d_axis *axis = call->plan->geometry.axis;
     const convt3d_view *w = &call->weight;
     const int64_t element = (int64_t)call->plan->geometry.element;
-    const convt3d_store how = call->accumulate ? CONVT3D_STORE_ADD : CONVT3D_STORE_PLAIN;
+    static const double zero = 0; /* of either type */
+    const convt3d_lay lay = {.to_row = w->stride[3],
+                             .step = w->stride[4],
+                             .from_row = {axis[2].kernel},
+                             .lanes = 1,
+                             .rows = axis[1].kernel,
+                             .count = axis[2].kernel,
+                             .bias = &zero,
+                             .how = call->accumulate ? CONVT3D_STORE_ADD : CONVT3D_STORE_PLAIN};
     for (int64_t d = 0; d < axis[0].kernel; d++) {
-        for (int64_t h = 0; h < axis[1].kernel; h++, line += axis[2].kernel * element) {
-            const void *from = line;
-            call->plan->type->store(to + (d * w->stride[2] + h * w->stride[3]) * element,
-                                    w->stride[4], &from, 1, axis[2].kernel, 0, how);
-        }
+        convt3d_lay plane = lay;
+        plane.to = to + d * w->stride[2] * element;
+        plane.from[0] = line + d * axis[1].kernel * axis[2].kernel * element;
+        call->plan->type->store(&plane);
     }
 }
 
@@ -76,7 +83,7 @@ void convt3d_outer_write(const convt3d_call *call, int thread, int64_t group, in
             continue;
         }
         for (int64_t b = 0; b < b_channels; b++) {
-            plan->type->gather(line, from + b * element, c->rows * c->b_length, c->taps);
+            plan->type->gather(line, 0, from + b * element, 0, c->rows * c->b_length, 1, c->taps);
             write_line(call, to + (a * a_stride + b * b_stride) * element, line);
         }
     }
