@@ -64,6 +64,26 @@ static void clear_halo(const convt3d_task *t, char *to, int64_t rows) {
     clear(t, to, rows, done, t->cut->row_length);
 }
 
+/* Span i and the one after it, where these are the even and the odd elements of one
+ * stretch: both at once.  'to' and 'from' as of gather_rows(). */
+static int gather_both(const convt3d_task *t, char *to, const char *from, int64_t channels,
+                       int64_t i) {
+    const int64_t element = (int64_t)t->plan->geometry.element, *stride = t->from->stride;
+    if (i + 1 >= t->c->spans || stride[4] != 1 || t->run > 1) return 0;
+    convt3d_span even = span_of(t, i), odd = span_of(t, i + 1);
+    if (even.step != 2 || odd.step != 2 || !even.count || !odd.count) return 0;
+    if (odd.from == even.from - 1) {
+        const convt3d_span first = odd;
+        odd = even;
+        even = first;
+    }
+    if (odd.from != even.from + 1) return 0;
+    const int64_t count[2] = {even.count, odd.count};
+    t->type->part(to + even.to * element, to + odd.to * element, t->cut->row_pitch,
+                  from + even.from * element, stride[1], channels, count);
+    return 1;
+}
+
 /* Source row 'from' of 'channels' channels to as many slab rows. */
 static void gather_rows(const convt3d_task *t, char *to, const char *from, int64_t channels) {
     const int64_t element = (int64_t)t->plan->geometry.element;
@@ -76,6 +96,10 @@ static void gather_rows(const convt3d_task *t, char *to, const char *from, int64
         char *at = to + span.to * t->run * element;
         const int64_t step = span.step * stride[4];
         if (!span.count) continue;
+        if (!across && gather_both(t, to, from, channels, i)) {
+            i++;
+            continue;
+        }
         if (across) {
             t->type->transpose(at, t->cut->row_pitch, p, step, stride[1], span.count, span.count,
                                channels);

@@ -110,6 +110,11 @@ typedef struct convt3d_type_kernels {
     void (*gather)(void *to, int64_t to_row, const void *from, int64_t from_row, int64_t step,
                    int64_t rows, int64_t count);
 
+    /* even[r*to_row + j] = from[r*from_row + 2*j] for j < count[0], and odd[...] =
+     * from[... + 2*j + 1] for j < count[1]: both phases of a row in one go. */
+    void (*part)(void *even, void *odd, int64_t to_row, const void *from, int64_t from_row,
+                 int64_t rows, const int64_t count[2]);
+
     /* to[j*ld + r] = from[r*row_step + j*step] for r < rows, 0 for rows <= r <
      * padded: a block of rows laid across. */
     void (*transpose)(void *to, int64_t ld, const void *from, int64_t row_step, int64_t step,

@@ -48,6 +48,10 @@ static inline TARGET VF vf_even(VF a, VF b) {
     const __m256d pairs = _mm256_castps_pd(_mm256_shuffle_ps(a, b, 0x88));
     return _mm256_castpd_ps(_mm256_permute4x64_pd(pairs, 0xd8));
 }
+static inline TARGET VF vf_odd(VF a, VF b) {
+    const __m256d pairs = _mm256_castps_pd(_mm256_shuffle_ps(a, b, 0xdd));
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(pairs, 0xd8));
+}
 
 static inline TARGET VD vd_load(const double *p) {
     return _mm256_loadu_pd(p);
@@ -79,6 +83,9 @@ static inline TARGET void vd_zip(VD a, VD b, VD *low, VD *high) {
 }
 static inline TARGET VD vd_even(VD a, VD b) {
     return _mm256_permute4x64_pd(_mm256_unpacklo_pd(a, b), 0xd8);
+}
+static inline TARGET VD vd_odd(VD a, VD b) {
+    return _mm256_permute4x64_pd(_mm256_unpackhi_pd(a, b), 0xd8);
 }
 
 static inline TARGET VH vh_narrow(VD v) {

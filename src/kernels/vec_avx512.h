@@ -46,6 +46,10 @@ static inline TARGET VF vf_even(VF a, VF b) {
     return _mm512_permutex2var_ps(
         a, _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30), b);
 }
+static inline TARGET VF vf_odd(VF a, VF b) {
+    return _mm512_permutex2var_ps(
+        a, _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31), b);
+}
 
 static inline TARGET VD vd_load(const double *p) {
     return _mm512_loadu_pd(p);
@@ -74,6 +78,9 @@ static inline TARGET void vd_zip(VD a, VD b, VD *low, VD *high) {
 }
 static inline TARGET VD vd_even(VD a, VD b) {
     return _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14), b);
+}
+static inline TARGET VD vd_odd(VD a, VD b) {
+    return _mm512_permutex2var_pd(a, _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15), b);
 }
 
 static inline TARGET VH vh_narrow(VD v) {

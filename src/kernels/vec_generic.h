@@ -60,6 +60,9 @@ static inline void vf_zip(VF a, VF b, VF *low, VF *high) {
 static inline VF vf_even(VF a, VF b) {
     return (VF){a[0], a[2], b[0], b[2]};
 }
+static inline VF vf_odd(VF a, VF b) {
+    return (VF){a[1], a[3], b[1], b[3]};
+}
 
 static inline VD vd_load(const double *p) {
     VD v;
@@ -92,6 +95,9 @@ static inline void vd_zip(VD a, VD b, VD *low, VD *high) {
 }
 static inline VD vd_even(VD a, VD b) {
     return (VD){a[0], b[0]};
+}
+static inline VD vd_odd(VD a, VD b) {
+    return (VD){a[1], b[1]};
 }
 
 static inline VH vh_narrow(VD v) {
