@@ -29,6 +29,22 @@ static void run_phases(const convt3d_task *t) {
     }
 }
 
+/* All rows of one height after another, each with the source rows that are new to it. */
+static void run_rolling(const convt3d_task *t) {
+    int64_t ready = 0;
+    for (int64_t h = t->first[1]; h < t->end[1]; h++) {
+        const int64_t needed = convt3d_correlate_needed(t, h);
+        if (needed > ready) {
+            if (!convt3d_correlate_gather(t, ready, needed)) return;
+            ready = needed;
+        }
+        for (int64_t d = t->first[0]; d < t->end[0]; d++) {
+            if (convt3d_stopped(&t->call->job, t->thread)) return;
+            convt3d_correlate_run_row(t, t->unit0, t->unit1, d, h, 1);
+        }
+    }
+}
+
 /* Runs of samples where these are next to each other in what is read or
  * written; else one sample at a time. */
 static const convt3d_cut *cut_of(const convt3d_call *call) {
@@ -60,7 +76,7 @@ static void place_task(convt3d_task *t, int64_t index) {
     convt3d_correlate_list(t);
     t->slab_step[1] = cut->flat > 1 ? cut->row_length : t->groups * t->c->k * cut->row_pitch;
     t->slab_step[0] =
-        cut->flat > 1 ? t->groups * t->c->k * cut->row_pitch : t->listed[1] * t->slab_step[1];
+        cut->flat > 1 ? t->groups * t->c->k * cut->row_pitch : cut->ring * t->slab_step[1];
     t->unit0 = convt3d_part_start(t->groups * cut->units, cut->unit_splits, split);
     t->unit1 = convt3d_part_start(t->groups * cut->units, cut->unit_splits, split + 1);
 }
@@ -107,7 +123,10 @@ static void run_task(void *arg, int64_t index, int thread) {
     if (plan->activation != CONVT3D_ACTIVATION_NONE) /* -0, which changes nothing */
         t.type->activate(t.zero, CONVT3D_ZEROS_LENGTH, -1, CONVT3D_ACTIVATION_LEAKY_RELU, 0);
     convt3d_correlate_set_teeth(&t);
-    if (convt3d_correlate_gather(&t)) run_phases(&t);
+    if (t.cut->rolling)
+        run_rolling(&t);
+    else if (convt3d_correlate_gather(&t, 0, t.listed[1]))
+        run_phases(&t);
     if (t.stream) t.type->drain();
 }
 

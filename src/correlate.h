@@ -58,6 +58,8 @@ typedef struct convt3d_cut {
     int64_t block[2], blocks[2];   /* result rows of a task, and how many blocks that makes */
     int64_t unit_splits;           /* tasks that share a slab's rows, by units */
     int64_t slab_rows[2];          /* the most source rows of a task */
+    int rolling;                   /* source rows come, and go, with each height */
+    int64_t ring;                  /* those along the height that the slab holds at once */
     int64_t row_length;            /* positions of a slab row */
     int64_t flat;                  /* the most result rows that are run as one long one */
     int64_t row_pitch, tile_pitch; /* elements from channel to channel in slab and tile */
@@ -186,8 +188,12 @@ void convt3d_correlate_run(const convt3d_task *t, int64_t unit0, int64_t unit1);
 void convt3d_correlate_channels(const convt3d_task *t, int64_t unit0, int64_t unit1, int64_t *m0,
                                 int64_t *m1);
 
-/* correlate_gather.c: the caller's rows into the slab; 0 if the run was stopped. */
-int convt3d_correlate_gather(const convt3d_task *t);
+/* How many of the listed rows along the height result rows up to h need. */
+int64_t convt3d_correlate_needed(const convt3d_task *t, int64_t h);
+
+/* correlate_gather.c: the caller's rows into the slab, along the height those from one
+ * place in the list to another; 0 if the run was stopped. */
+int convt3d_correlate_gather(const convt3d_task *t, int64_t from, int64_t end);
 
 /* How much nearer to its start the strip's row holds what the whole row holds in
  * this part. */

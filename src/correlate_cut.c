@@ -20,11 +20,20 @@ static int64_t sources_of(const convt3d_plan *plan, const convt3d_correlate *c, 
                                               : convt3d_outputs_of_inputs(axis, results);
 }
 
+/* backward_input's source rows along the height from the first to the last that one result
+ * row takes; both rise with the result row. */
+static int64_t window_of(const convt3d_correlate *c) {
+    const convt3d_axis *axis = &c->axis[1];
+    return (axis->kernel - 1) * axis->dilation + 1;
+}
+
 static void set_block(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut, int a,
                       int64_t block) {
     cut->block[a] = block;
     cut->blocks[a] = convt3d_ceil_div(c->results[a], block);
     cut->slab_rows[a] = sources_of(plan, c, a, block);
+    if (a == 1) cut->ring = cut->rolling ? min64(window_of(c), cut->slab_rows[1])
+                                         : cut->slab_rows[1];
 }
 
 /* The packed weights of 'width' result channels. */
@@ -34,7 +43,7 @@ static double weight_bytes(const convt3d_plan *plan, const convt3d_correlate *c,
 
 static double slab_bytes(const convt3d_plan *plan, const convt3d_correlate *c,
                          const convt3d_cut *cut) {
-    return (double)cut->slab_rows[0] * (double)cut->slab_rows[1] * (double)cut->groups *
+    return (double)cut->slab_rows[0] * (double)cut->ring * (double)cut->groups *
            (double)c->k * (double)cut->row_length * (double)cut->run *
            (double)plan->geometry.element;
 }
@@ -47,7 +56,7 @@ static double tasks_of(const convt3d_cut *cut) {
 static void split_units(convt3d_cut *cut, double wanted) {
     double tasks = tasks_of(cut);
     cut->unit_splits = 1;
-    if (tasks > 0 && tasks < wanted)
+    if (tasks > 0 && tasks < wanted && !cut->rolling)
         cut->unit_splits =
             max64(1, min64(cut->units * cut->groups, (int64_t)(wanted / tasks + 0.999)));
 }
@@ -60,7 +69,7 @@ static void choose_shape(const convt3d_plan *plan, const convt3d_correlate *c, c
     convt3d_cut best = *cut;
     double most = 0;
     for (int64_t d = unit[0];; d *= 2) {
-        for (int64_t h = unit[1];; h *= 2) {
+        for (int64_t h = cut->rolling ? c->results[1] : unit[1];; h *= 2) {
             set_block(plan, c, cut, 0, min64(d, c->results[0]));
             set_block(plan, c, cut, 1, min64(h, c->results[1]));
             const double rows = (double)cut->block[0] * (double)cut->block[1];
@@ -77,6 +86,15 @@ static void choose_shape(const convt3d_plan *plan, const convt3d_correlate *c, c
     *cut = best;
 }
 
+/* backward_input's rows share many source rows: where the weights all stay close, they are
+ * computed height after height, and no source row is gathered twice for one depth. */
+static int rolls(const convt3d_plan *plan, const convt3d_correlate *c, const convt3d_cut *cut) {
+    const int64_t many = 8; /* channels: fewer are gathered in no time */
+    return plan->direction == CONVT3D_BACKWARD_INPUT && c->k * cut->groups >= many && cut->run == 1 && cut->flat == 1 && cut->strips == 1 && !cut->by_phase &&
+           c->axis[1].mode == CONVT3D_ZEROS && window_of(c) > c->axis[1].stride &&
+           weight_bytes(plan, c, c->m) * (double)cut->groups <= SHARED_WEIGHTS;
+}
+
 /* Blocks that fit the cache, of which there are enough to share out; layers whose
  * weights are what is large are shared out by channels, so that the weights are read
  * once.  Results don't depend on it. */
@@ -86,13 +104,15 @@ static void choose_blocks(const convt3d_plan *plan, const convt3d_correlate *c, 
     const double wanted = 4.0 * plan->threads;
     const int heavy = weights > HEAVY_WEIGHTS && cut->units >= 2 * plan->threads;
     int64_t unit[2] = {1, 1};
+    cut->rolling = rolls(plan, c, cut);
     for (int a = 0; a < 2 && plan->direction == CONVT3D_FORWARD; a++)
         unit[a] = min64(c->axis[a].stride, c->results[a]);
     for (int a = 0; a < 2; a++) set_block(plan, c, cut, a, unit[a]);
     if (slab_bytes(plan, c, cut) > cache) unit[0] = unit[1] = 1;
     choose_shape(plan, c, cut, cache, unit);
     while (!heavy && tasks_of(cut) < wanted) {
-        const int a = cut->block[0] > unit[0] ? 0 : 1;
+        int a = cut->block[0] > unit[0] ? 0 : 1;
+        if (cut->rolling && cut->block[1] > cut->block[0] && cut->block[1] > unit[1]) a = 1;
         if (cut->block[a] <= unit[a]) break;
         const int64_t half = convt3d_ceil_div((cut->block[a] + 1) / 2, unit[a]) * unit[a];
         set_block(plan, c, cut, a, half < cut->block[a] ? half : cut->block[a] - unit[a]);
@@ -285,6 +305,7 @@ static void choose_together(const convt3d_plan *plan, const convt3d_correlate *c
     /* With rows in their order, all taps of a unit have to stay close. */
     const double all = cut->by_phase ? weights : weight_bytes(plan, c, cut->width);
     cut->share = max64(near, min64(units, (int64_t)(SHARED_WEIGHTS / (all > 1 ? all : 1))));
+    if (cut->rolling) cut->share = units;
     cut->together[1] = max64(near, min64(units, line));
     if ((double)cut->together[1] * tile > 128 * 1024) cut->together[1] = near;
     cut->share = max64(cut->share, cut->together[1]);
@@ -391,7 +412,7 @@ int convt3d_correlate_size_scratch(const convt3d_plan *plan, convt3d_correlate *
         convt3d_cut *cut = &c->cut[i];
         if (!set_pitches(plan, cut)) return 0;
         const int64_t together = max64(cut->together[0], cut->together[1]);
-        const int64_t sizes[4][4] = {{cut->slab_rows[0], cut->flat > 1 ? 1 : cut->slab_rows[1],
+        const int64_t sizes[4][4] = {{cut->slab_rows[0], cut->flat > 1 ? 1 : cut->ring,
                                       cut->groups * c->k, cut->row_pitch},
                                      {max64(c->lanes, 1), together, cut->width, cut->tile_pitch},
                                      {cut->turned, cut->tile_pitch, cut->width + lanes, 1},

@@ -119,14 +119,14 @@ static void gather_rows(const convt3d_task *t, char *to, const char *from, int64
 
 /* How many listed rows from h on lie one behind the other both in the slab, without
  * halo, and in the caller's memory: they are one long row. */
-static int64_t joined_rows(const convt3d_task *t, int64_t h) {
+static int64_t joined_rows(const convt3d_task *t, int64_t h, int64_t end) {
     const convt3d_span *span = &t->c->span[0];
     const int64_t *stride = t->from->stride, length = t->cut->row_length;
     int64_t rows = 1;
     if (t->cut->flat == 1 || t->c->spans != 1 || span->count != length || span->from != 0 ||
         stride[3] != length * stride[4] * span->step || convt3d_correlate_across(t, t->from))
         return 1;
-    while (h + rows < t->listed[1] && t->list[1][h + rows] == t->list[1][h] + rows &&
+    while (h + rows < end && t->list[1][h + rows] == t->list[1][h] + rows &&
            t->order[h + rows] == t->order[h] + rows)
         rows++;
     return rows;
@@ -134,7 +134,7 @@ static int64_t joined_rows(const convt3d_task *t, int64_t h) {
 
 /* The slab: [depth][height][channel][position][sample], or, for rows that are run as
  * one, [depth][channel][height][position]. */
-int convt3d_correlate_gather(const convt3d_task *t) {
+int convt3d_correlate_gather(const convt3d_task *t, int64_t from, int64_t end) {
     enum {
         CHANNELS = 32 /* between two looks at the clock */
     };
@@ -143,11 +143,11 @@ int convt3d_correlate_gather(const convt3d_task *t) {
     const char *base =
         t->from->data + (t->sample * stride[0] + t->group * c->k * stride[1]) * element;
     for (int64_t d = 0; d < t->listed[0]; d++) {
-        for (int64_t h = 0, rows; h < t->listed[1]; h += rows) {
+        for (int64_t h = from, rows; h < end; h += rows) {
             const char *row =
                 base + (t->list[0][d] * stride[2] + t->list[1][h] * stride[3]) * element;
             char *to = t->slab + (d * t->slab_step[0] + t->order[h] * t->slab_step[1]) * element;
-            rows = joined_rows(t, h);
+            rows = joined_rows(t, h, end);
             for (int64_t k = 0; k < t->groups * c->k; k += CHANNELS) {
                 int64_t channels = min64(CHANNELS, t->groups * c->k - k);
                 if (convt3d_stopped(&t->call->job, t->thread)) return 0;

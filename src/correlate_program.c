@@ -45,8 +45,9 @@ static void list_sources(convt3d_task *t, int a) {
     }
 }
 
-/* Where the slab holds the listed source rows: in their order, or, where backward_input
- * runs several result rows as one, those of one stride phase after another. */
+/* Where the slab holds the listed source rows: in their order, in a ring if it holds but
+ * some, or, where backward_input runs several result rows as one, those of one stride phase
+ * after another. */
 static void order_rows(const convt3d_task *t) {
     const convt3d_axis *axis = &t->c->axis[1];
     int64_t next = 0;
@@ -54,7 +55,8 @@ static void order_rows(const convt3d_task *t) {
     const int64_t phases = parted ? axis->stride : 1;
     for (int64_t phase = 0; phase < phases; phase++) {
         for (int64_t i = 0; i < t->listed[1]; i++) {
-            if ((t->list[1][i] + axis->before) % phases == phase) t->order[i] = next++;
+            if ((t->list[1][i] + axis->before) % phases == phase)
+                t->order[i] = next++ % t->cut->ring;
         }
     }
 }
@@ -63,6 +65,13 @@ void convt3d_correlate_list(convt3d_task *t) {
     list_sources(t, 0);
     list_sources(t, 1);
     order_rows(t);
+}
+
+int64_t convt3d_correlate_needed(const convt3d_task *t, int64_t h) {
+    int64_t last = -1;
+    pairs p = pairs_of(t, 1, h);
+    while (next_pair(&p)) last = max64(last, p.source);
+    return last < 0 ? 0 : convt3d_list_place(t->list[1], t->listed[1], last) + 1;
 }
 
 /* The place of a source row in the list, on one axis. */
