@@ -81,6 +81,7 @@ typedef struct convt3d_correlate {
      * result for each position q, and a result channel for each phase and channel. */
     convt3d_axis axis[3];
     int64_t merged[3];              /* phases of each axis; all 1 where none are merged */
+    int64_t last[3];                /* how many of them, from the first on, the last tap has */
     int64_t m, k;                   /* channels of a group: results, sources */
     int64_t panel, panels;          /* result channels of a row of packed weights */
     int64_t k_block;                /* source channels that all taps take before the next ones */
@@ -122,10 +123,12 @@ enum {
  * slab. */
 typedef struct convt3d_pair {
     int64_t kernel_row, slab; /* 'slab': its first element */
+    int few;                  /* as of a step */
 } convt3d_pair;
 
 /* Positions [q0, q1) of a lane, and the segments that sum up to them. */
 typedef struct convt3d_step {
+    int few; /* bit a: taps that only the first phases of axis a have */
     int64_t lane, q0, q1, segment, count;
     int accumulate;
 } convt3d_step;
@@ -168,6 +171,15 @@ typedef struct convt3d_task {
 /* How many phases are merged into the channels of a group. */
 static inline int64_t convt3d_phases(const convt3d_correlate *c) {
     return c->merged[0] * c->merged[1] * c->merged[2];
+}
+
+/* Taps that not all of an axis's phases have: 1 if there are any, and 1 if k is one. */
+static inline int convt3d_is_uneven(const convt3d_correlate *c) {
+    return c->last[0] < c->merged[0] || c->last[1] < c->merged[1] || c->last[2] < c->merged[2];
+}
+
+static inline int convt3d_is_few(const convt3d_correlate *c, int a, int64_t k) {
+    return k == c->axis[a].kernel - 1 && c->last[a] < c->merged[a];
 }
 
 static inline int convt3d_is_merged(const convt3d_correlate *c) {

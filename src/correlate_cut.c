@@ -20,8 +20,8 @@ static int64_t sources_of(const convt3d_plan *plan, const convt3d_correlate *c, 
                                               : convt3d_outputs_of_inputs(axis, results);
 }
 
-/* backward_input's source rows along the height from the first to the last that one result
- * row takes; both rise with the result row. */
+/* The source rows along the height from the first to the last that one result row takes, in
+ * backward_input or with merged phases; both rise with the result row. */
 static int64_t window_of(const convt3d_correlate *c) {
     const convt3d_axis *axis = &c->axis[1];
     return (axis->kernel - 1) * axis->dilation + 1;
@@ -86,12 +86,14 @@ static void choose_shape(const convt3d_plan *plan, const convt3d_correlate *c, c
     *cut = best;
 }
 
-/* backward_input's rows share many source rows: where the weights all stay close, they are
- * computed height after height, and no source row is gathered twice for one depth. */
+/* The rows of backward_input and of merged phases share many source rows: where the weights
+ * all stay close, they are computed height after height, and no source row is gathered twice
+ * for one depth. */
 static int rolls(const convt3d_plan *plan, const convt3d_correlate *c, const convt3d_cut *cut) {
     const int64_t many = 8; /* channels: fewer are gathered in no time */
-    return plan->direction == CONVT3D_BACKWARD_INPUT && c->k * cut->groups >= many && cut->run == 1 && cut->flat == 1 && cut->strips == 1 && !cut->by_phase &&
-           c->axis[1].mode == CONVT3D_ZEROS && window_of(c) > c->axis[1].stride &&
+    const int dense = plan->direction == CONVT3D_BACKWARD_INPUT || convt3d_is_merged(c);
+    return dense && c->k * cut->groups >= many && cut->run == 1 && cut->flat == 1 && cut->strips == 1 && !cut->by_phase &&
+           c->axis[1].mode == CONVT3D_ZEROS && window_of(c) > c->axis[1].stride && /* 1 with merged phases */
            weight_bytes(plan, c, c->m) * (double)cut->groups <= SHARED_WEIGHTS;
 }
 

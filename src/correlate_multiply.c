@@ -46,21 +46,55 @@ static const char *weights_of(const convt3d_task *t, const unit *u) {
 
 /* ---- Multiplying --------------------------------------------------------------------- */
 
-/* Vectors along positions: rows are the unit's channels. */
-static void multiply_straight(const convt3d_task *t, const unit *u, convt3d_tile *tile,
+/* Vectors along positions: rows are channels, the tile's a_row and c_row apart. */
+static void multiply_straight(const convt3d_task *t, int64_t rows, convt3d_tile tile,
                               int64_t count) {
     const int64_t element = (int64_t)t->plan->geometry.element, lanes = t->type->lanes;
     const int64_t vectors = convt3d_ceil_div(count, lanes);
     const int64_t tiles = convt3d_ceil_div(vectors, t->cut->vectors);
-    const char *b = tile->b;
-    char *c = tile->c;
+    const char *b = tile.b;
+    char *c = tile.c;
     for (int64_t i = 0; i < tiles; i++) {
         const int64_t start = convt3d_part_start(vectors, tiles, i);
         const int64_t width = convt3d_part_start(vectors, tiles, i + 1) - start;
         if (i % 64 == 63 && convt3d_stopped(&t->call->job, t->thread)) return;
-        tile->b = b + start * lanes * element;
-        tile->c = c + start * lanes * element;
-        t->type->gemm[u->m1 - u->m0 - 1][width - 1](tile);
+        tile.b = b + start * lanes * element;
+        tile.c = c + start * lanes * element;
+        if (tile.a_row == 1)
+            t->type->gemm[rows - 1][width - 1](&tile);
+        else
+            t->type->gemm_apart[rows - 1][width - 1](&tile);
+    }
+}
+
+/* Whether channels m to m + merged[2], the phases of one width, have a share in a step. */
+static int has_share(const convt3d_correlate *c, int few, int64_t m) {
+    int64_t phase[3];
+    convt3d_correlate_channel(c, m, phase);
+    return (!(few & 1) || phase[0] < c->last[0]) && (!(few & 2) || phase[1] < c->last[1]);
+}
+
+/* The same for merged phases that have a share in the step: as many at once as are the
+ * same distance apart. */
+static void multiply_few(const convt3d_task *t, const unit *u, int few, const convt3d_tile *tile,
+                         int64_t count) {
+    const convt3d_correlate *c = t->c;
+    const int64_t element = (int64_t)t->plan->geometry.element;
+    const int64_t width = c->merged[2], own = few & 4 ? c->last[2] : width;
+    for (int64_t m = u->m0, end; m < u->m1; m = end) {
+        convt3d_tile part = *tile;
+        int64_t rows = own;
+        end = m + width;
+        if (!has_share(c, few, m)) continue;
+        for (; end < u->m1 && (own == width || own == 1) && has_share(c, few, end); end += width)
+            rows += own;
+        part.a = (const char *)tile->a + (m - u->m0) * element;
+        part.c = (char *)tile->c + (m - u->m0) * tile->c_row * element;
+        if (own == 1 && rows > 1) {
+            part.a_row = width;
+            part.c_row = width * tile->c_row;
+        }
+        multiply_straight(t, rows, part, count);
     }
 }
 
@@ -106,8 +140,10 @@ static void multiply(const convt3d_task *t, const unit *u, const convt3d_step *s
                          .accumulate = step->accumulate};
     if (t->cut->turned)
         multiply_turned(t, u, &tile, count);
+    else if (step->few)
+        multiply_few(t, u, step->few, &tile, count);
     else
-        multiply_straight(t, u, &tile, count);
+        multiply_straight(t, u->m1 - u->m0, tile, count);
 }
 
 /* ---- A program ------------------------------------------------------------------------- */

@@ -56,9 +56,16 @@ static void pack_merged(const convt3d_plan *plan, const convt3d_view *w, char *t
         char *row = to + tap * c->k * c->panel * element;
         for (int64_t m = 0; m < c->m; m++) {
             int64_t phase[3], at;
+            int there = 1; /* else nothing ever reads it */
             at = convt3d_correlate_channel(c, m, phase) * w->stride[1];
-            for (int a = 0; a < 3; a++) at += (e[a] * c->merged[a] + phase[a]) * w->stride[2 + a];
-            memcpy(row + m * element, from + at * element, (size_t)element);
+            for (int a = 0; a < 3; a++) {
+                at += (e[a] * c->merged[a] + phase[a]) * w->stride[2 + a];
+                there = there && (!convt3d_is_few(c, a, e[a]) || phase[a] < c->last[a]);
+            }
+            if (there)
+                memcpy(row + m * element, from + at * element, (size_t)element);
+            else
+                memset(row + m * element, 0, (size_t)element);
         }
     }
 }

@@ -163,7 +163,8 @@ static void prepare_parts(const convt3d_plan *plan, convt3d_correlate *c) {
 /* ---- The whole -------------------------------------------------------------------- */
 
 enum {
-    FEW_CHANNELS = 4
+    FEW_CHANNELS = 4,
+    ENOUGH_CHANNELS = 8 /* of the source, for phases with unequal taps: a step for each kind */
 };
 
 /* One axis of the layer that has all phases at once: position q = i + e for the taps
@@ -173,7 +174,7 @@ static convt3d_axis merge_axis(const convt3d_axis *axis) {
     const int64_t q1 = (axis->before + axis->out - 1) / axis->stride + 1;
     convt3d_axis merged = {.in = axis->in,
                            .out = q1 - q0,
-                           .kernel = axis->kernel / axis->stride,
+                           .kernel = convt3d_ceil_div(axis->kernel, axis->stride),
                            .stride = 1,
                            .dilation = 1,
                            .before = q0,
@@ -182,22 +183,25 @@ static convt3d_axis merge_axis(const convt3d_axis *axis) {
     return merged;
 }
 
-/* Few channels, and as many taps for each phase.  It depends on the layer alone, as the
+/* Few channels, and taps for every phase.  It depends on the layer alone, as the
  * layout of its weights does. */
 static void choose_merged(const convt3d_plan *plan, convt3d_correlate *c) {
     int64_t phases = 1;
-    int even = plan->direction == CONVT3D_FORWARD && c->m <= FEW_CHANNELS;
+    int can = plan->direction == CONVT3D_FORWARD && c->m <= FEW_CHANNELS;
+    int uneven = 0;
     for (int a = 0; a < 3; a++) {
         const convt3d_axis *axis = &c->axis[a];
-        even = even && axis->dilation == 1 && axis->kernel % axis->stride == 0 &&
+        can = can && axis->dilation == 1 && axis->kernel >= axis->stride &&
                axis->mode == CONVT3D_ZEROS && axis->stride <= CONVT3D_TEETH;
-        phases *= even ? axis->stride : 1;
+        uneven = uneven || axis->kernel % axis->stride;
+        phases *= can ? axis->stride : 1;
     }
-    even = even && plan->type->gemm[c->axis[2].stride - 1][0]; /* a tile of one width's phases */
-    if (!even || phases == 1 || phases * c->m > 64) return;
+    can = can && plan->type->gemm[c->axis[2].stride - 1][0]; /* a tile of one width's phases */
+    if (!can || phases == 1 || phases * c->m > 64 || (uneven && c->k < ENOUGH_CHANNELS)) return;
     c->m *= phases;
     for (int a = 0; a < 3; a++) {
         c->merged[a] = c->axis[a].stride;
+        c->last[a] = (c->axis[a].kernel - 1) % c->axis[a].stride + 1;
         c->axis[a] = merge_axis(&c->axis[a]);
     }
 }
@@ -208,7 +212,7 @@ static void prepare_channels(const convt3d_plan *plan, convt3d_correlate *c) {
     c->m = forward ? g->group_outputs : g->group_inputs;
     c->k = forward ? g->group_inputs : g->group_outputs;
     memcpy(c->axis, g->axis, sizeof c->axis);
-    for (int a = 0; a < 3; a++) c->merged[a] = 1;
+    for (int a = 0; a < 3; a++) c->merged[a] = c->last[a] = 1;
     choose_merged(plan, c);
     /* With merged phases, units are whole phases of one width: a panel must not cut them. */
     c->panel = convt3d_is_merged(c) ? c->m : convt3d_panel_width(plan->type, c->m);

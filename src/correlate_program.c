@@ -108,36 +108,52 @@ static convt3d_segment segment_of(const convt3d_task *t, int64_t weights, int64_
                              .k = channels};
 }
 
-/* One piece of a lane, through the pairs gathered so far, always in the same order. */
-static void add_step(const convt3d_task *t, int64_t lane, const convt3d_piece *piece,
-                     int accumulate, int64_t unit0, int64_t unit1) {
+/* All segments of one step: those of its pairs and taps that as many phases have. */
+static void add_segments(const convt3d_task *t, int few, int64_t lane, const convt3d_piece *piece,
+                         int64_t unit0, int64_t unit1) {
     const convt3d_correlate *c = t->c;
-    convt3d_program *p = t->program;
-    const int64_t kernel_w = t->c->axis[2].kernel, pitch = t->cut->row_pitch;
+    const convt3d_program *p = t->program;
+    const int64_t pitch = t->cut->row_pitch;
     const int64_t shift = max64(c->lane[lane].q0, t->q0) - c->lane[lane].q0;
-    if (p->steps == CONVT3D_STEPS) {
-        convt3d_correlate_run(t, unit0, unit1);
-        start_program(t);
-    }
-    p->step[p->steps++] = (convt3d_step){.lane = lane,
-                                         .q0 = piece->q0,
-                                         .q1 = piece->q1,
-                                         .segment = p->segments,
-                                         .accumulate = accumulate};
     for (int64_t k = 0; k < c->k; k += c->k_block) {
         for (int64_t i = 0; i < p->pairs; i++) {
+            if (p->pair[i].few != (few & 3)) continue;
             for (int64_t j = piece->tap0; j < piece->tap1; j++) {
+                if (convt3d_is_few(c, 2, c->tap[j].k) != (few >> 2)) continue;
                 const int64_t x =
                     c->tap[j].offset + shift - convt3d_correlate_shift(t, c->tap_part[j]);
-                const int64_t tap = (p->pair[i].kernel_row * kernel_w + c->tap[j].k) * c->k;
+                const int64_t tap = p->pair[i].kernel_row * c->axis[2].kernel + c->tap[j].k;
                 const int64_t slab = p->pair[i].slab + x * t->run;
                 const int64_t end = min64(k + c->k_block, c->k);
                 for (int64_t from = k; from < end; from += t->cut->chunk)
-                    *add_segment(t, unit0, unit1) = segment_of(
-                        t, (tap + from) * c->panel, slab + from * pitch,
-                        min64(t->cut->chunk, end - from));
+                    *add_segment(t, unit0, unit1) =
+                        segment_of(t, (tap * c->k + from) * c->panel, slab + from * pitch,
+                                   min64(t->cut->chunk, end - from));
             }
         }
+    }
+}
+
+/* One piece of a lane, through the pairs gathered so far, always in the same order: with
+ * merged phases, taps that all phases have come before those that some have. */
+static void add_step(const convt3d_task *t, int64_t lane, const convt3d_piece *piece,
+                     int accumulate, int64_t unit0, int64_t unit1) {
+    convt3d_program *p = t->program;
+    const int kinds = convt3d_is_uneven(t->c) ? 8 : 1;
+    for (int few = 0; few < kinds; few++) {
+        if (p->steps == CONVT3D_STEPS) {
+            convt3d_correlate_run(t, unit0, unit1);
+            start_program(t);
+        }
+        p->step[p->steps++] = (convt3d_step){.few = few,
+                                             .lane = lane,
+                                             .q0 = piece->q0,
+                                             .q1 = piece->q1,
+                                             .segment = p->segments,
+                                             .accumulate = accumulate || few};
+        add_segments(t, few, lane, piece, unit0, unit1);
+        /* The first step is where sums start: it is there with no segments, too. */
+        if (few && !p->step[p->steps - 1].count) p->steps--;
     }
 }
 
@@ -164,9 +180,11 @@ static int walk_on(const convt3d_task *t, walk *w, int64_t h, convt3d_pair *pair
             w->height = pairs_of(t, 1, h);
         }
         if (next_pair(&w->height)) {
-            *pair = (convt3d_pair){w->depth.k * t->c->axis[1].kernel + w->height.k,
-                                   w->slab_d +
-                                       t->order[place(t, 1, w->height.source)] * t->slab_step[1]};
+            *pair = (convt3d_pair){
+                .kernel_row = w->depth.k * t->c->axis[1].kernel + w->height.k,
+                .slab = w->slab_d + t->order[place(t, 1, w->height.source)] * t->slab_step[1],
+                .few = convt3d_is_few(t->c, 0, w->depth.k) |
+                       convt3d_is_few(t->c, 1, w->height.k) << 1};
             return 1;
         }
         w->inside = 0;
@@ -261,7 +279,7 @@ static int fits_program(const convt3d_task *t, const result *r) {
     if (r->many) return 0;
     for (int64_t i = 0; i < c->lanes && segments <= CONVT3D_SEGMENTS; i++) {
         const int64_t pieces = pieces_of(t, &c->lane[i]);
-        steps += pieces;
+        steps += convt3d_is_uneven(c) ? 8 * pieces : pieces;
         segments += pieces * (c->lane[i].tap1 - c->lane[i].tap0) * each;
     }
     return steps <= CONVT3D_STEPS && segments <= CONVT3D_SEGMENTS;
