@@ -22,6 +22,10 @@ int convt3d_correlate_across(const convt3d_task *t, const convt3d_view *v) {
     return t->run == 1 && channels > 1 && magnitude(v->stride[1]) < magnitude(v->stride[4]);
 }
 
+enum {
+    CHANNELS = 32 /* between two looks at the clock */
+};
+
 /* ---- Into the slab ------------------------------------------------------------------ */
 
 int64_t convt3d_correlate_shift(const convt3d_task *t, int64_t part) {
@@ -46,10 +50,15 @@ static convt3d_span span_of(const convt3d_task *t, int64_t i) {
 /* Zeros for positions [p0, p1) of 'rows' slab rows. */
 static void clear(const convt3d_task *t, char *to, int64_t rows, int64_t p0, int64_t p1) {
     const int64_t element = (int64_t)t->plan->geometry.element, position = t->run * element;
+    const size_t bytes = (size_t)((p1 - p0) * position);
     if (p0 >= p1) return;
-    for (int64_t r = 0; r < rows; r++)
-        memset(to + r * t->cut->row_pitch * element + p0 * position, 0,
-               (size_t)((p1 - p0) * position));
+    to += p0 * position;
+    for (int64_t r = 0; r < rows; r++, to += t->cut->row_pitch * element) {
+        if (bytes == sizeof(float)) /* as a rule: no call for it */
+            memset(to, 0, sizeof(float));
+        else
+            memset(to, 0, bytes);
+    }
 }
 
 /* The halo of 'rows' slab rows: what no span covers. */
@@ -64,12 +73,18 @@ static void clear_halo(const convt3d_task *t, char *to, int64_t rows) {
     clear(t, to, rows, done, t->cut->row_length);
 }
 
+/* Some channels' source rows, one or several that follow each other in the list. */
+typedef struct patch {
+    char *to;
+    const char *from;
+    int64_t channels, rows;
+} patch;
+
 /* Span i and the one after it, where these are the even and the odd elements of one
- * stretch: both at once.  'to' and 'from' as of gather_rows(). */
-static int gather_both(const convt3d_task *t, char *to, const char *from, int64_t channels,
-                       int64_t i) {
+ * stretch: both at once. */
+static int gather_both(const convt3d_task *t, const patch *p, int64_t i) {
     const int64_t element = (int64_t)t->plan->geometry.element, *stride = t->from->stride;
-    if (i + 1 >= t->c->spans || stride[4] != 1 || t->run > 1) return 0;
+    if (i + 1 >= t->c->spans || stride[4] != 1) return 0;
     convt3d_span even = span_of(t, i), odd = span_of(t, i + 1);
     if (even.step != 2 || odd.step != 2 || !even.count || !odd.count) return 0;
     if (odd.from == even.from - 1) {
@@ -78,42 +93,52 @@ static int gather_both(const convt3d_task *t, char *to, const char *from, int64_
         even = first;
     }
     if (odd.from != even.from + 1) return 0;
-    const int64_t count[2] = {even.count, odd.count};
-    t->type->part(to + even.to * element, to + odd.to * element, t->cut->row_pitch,
-                  from + even.from * element, stride[1], channels, count);
+    const convt3d_rows rows = {.to = p->to + even.to * element,
+                               .odd = p->to + odd.to * element,
+                               .to_step = {t->cut->row_pitch, t->slab_step[1]},
+                               .from = p->from + even.from * element,
+                               .from_step = {stride[1], stride[3], 2},
+                               .count = {p->channels, p->rows, even.count},
+                               .odds = odd.count};
+    t->type->gather(&rows);
     return 1;
 }
 
-/* Source row 'from' of 'channels' channels to as many slab rows. */
-static void gather_rows(const convt3d_task *t, char *to, const char *from, int64_t channels) {
+static void gather_span(const convt3d_task *t, const patch *p, const convt3d_span *span) {
+    const int64_t element = (int64_t)t->plan->geometry.element, *stride = t->from->stride;
+    const int64_t step = span->step * stride[4], pitch = t->cut->row_pitch;
+    const char *from = p->from + span->from * stride[4] * element;
+    char *to = p->to + span->to * t->run * element;
+    const convt3d_rows rows = {.to = to,
+                               .to_step = {pitch, t->slab_step[1]},
+                               .from = from,
+                               .from_step = {stride[1], stride[3], step},
+                               .count = {p->channels, p->rows, span->count}};
+    if (convt3d_correlate_across(t, t->from)) {
+        t->type->transpose(to, pitch, from, step, stride[1], span->count, span->count, p->channels);
+        return;
+    }
+    if (t->run == 1) {
+        t->type->gather(&rows);
+        return;
+    }
+    for (int64_t k = 0; k < p->channels; k++)
+        t->type->transpose(to + k * pitch * element, t->run, from + k * stride[1] * element,
+                           stride[0], step, t->run, t->run, span->count);
+}
+
+static void gather_patch(const convt3d_task *t, const patch *p) {
     const int64_t element = (int64_t)t->plan->geometry.element;
-    const int64_t *stride = t->from->stride;
-    int across = convt3d_correlate_across(t, t->from);
-    clear_halo(t, to, channels);
+    const int parts = t->run == 1 && !convt3d_correlate_across(t, t->from);
+    for (int64_t r = 0; r < p->rows; r++)
+        clear_halo(t, p->to + r * t->slab_step[1] * element, p->channels);
     for (int64_t i = 0; i < t->c->spans; i++) {
         const convt3d_span span = span_of(t, i);
-        const char *p = from + span.from * stride[4] * element;
-        char *at = to + span.to * t->run * element;
-        const int64_t step = span.step * stride[4];
         if (!span.count) continue;
-        if (!across && gather_both(t, to, from, channels, i)) {
+        if (parts && gather_both(t, p, i))
             i++;
-            continue;
-        }
-        if (across) {
-            t->type->transpose(at, t->cut->row_pitch, p, step, stride[1], span.count, span.count,
-                               channels);
-            continue;
-        }
-        if (t->run == 1) {
-            t->type->gather(at, t->cut->row_pitch, p, stride[1], step, channels, span.count);
-            continue;
-        }
-        for (int64_t k = 0; k < channels; k++) {
-            t->type->transpose(at, t->run, p, stride[0], step, t->run, t->run, span.count);
-            at += t->cut->row_pitch * element;
-            p += stride[1] * element;
-        }
+        else
+            gather_span(t, p, &span);
     }
 }
 
@@ -132,32 +157,52 @@ static int64_t joined_rows(const convt3d_task *t, int64_t h, int64_t end) {
     return rows;
 }
 
+/* As many rows as one long one. */
+static void gather_joined(const convt3d_task *t, const patch *p) {
+    const int64_t *stride = t->from->stride, step = t->c->span[0].step * stride[4];
+    const convt3d_rows rows = {.to = p->to,
+                               .to_step = {t->cut->row_pitch},
+                               .from = p->from,
+                               .from_step = {stride[1], 0, step},
+                               .count = {p->channels, 1, p->rows * t->cut->row_length}};
+    t->type->gather(&rows);
+}
+
+/* How many listed rows from h on follow each other in the list and in the slab, which is
+ * no use where they aren't gathered as they are. */
+static int64_t rows_in_order(const convt3d_task *t, int64_t h, int64_t end) {
+    int64_t rows = 1;
+    if (t->run > 1 || convt3d_correlate_across(t, t->from)) return 1;
+    while (h + rows < end && t->list[1][h + rows] == t->list[1][h] + rows &&
+           t->order[h + rows] == t->order[h] + rows)
+        rows++;
+    return rows;
+}
+
 /* The slab: [depth][height][channel][position][sample], or, for rows that are run as
  * one, [depth][channel][height][position]. */
 int convt3d_correlate_gather(const convt3d_task *t, int64_t from, int64_t end) {
-    enum {
-        CHANNELS = 32 /* between two looks at the clock */
-    };
     const convt3d_correlate *c = t->c;
     const int64_t element = (int64_t)t->plan->geometry.element, *stride = t->from->stride;
     const char *base =
         t->from->data + (t->sample * stride[0] + t->group * c->k * stride[1]) * element;
     for (int64_t d = 0; d < t->listed[0]; d++) {
         for (int64_t h = from, rows; h < end; h += rows) {
-            const char *row =
-                base + (t->list[0][d] * stride[2] + t->list[1][h] * stride[3]) * element;
-            char *to = t->slab + (d * t->slab_step[0] + t->order[h] * t->slab_step[1]) * element;
-            rows = joined_rows(t, h, end);
+            const int64_t joined = joined_rows(t, h, end);
+            rows = joined > 1 ? joined : rows_in_order(t, h, end);
             for (int64_t k = 0; k < t->groups * c->k; k += CHANNELS) {
-                int64_t channels = min64(CHANNELS, t->groups * c->k - k);
+                const patch p = {
+                    t->slab + (d * t->slab_step[0] + t->order[h] * t->slab_step[1] +
+                               k * t->cut->row_pitch) *
+                                  element,
+                    base + (t->list[0][d] * stride[2] + t->list[1][h] * stride[3] + k * stride[1]) *
+                               element,
+                    min64(CHANNELS, t->groups * c->k - k), rows};
                 if (convt3d_stopped(&t->call->job, t->thread)) return 0;
-                if (rows == 1)
-                    gather_rows(t, to, row + k * stride[1] * element, channels);
+                if (joined > 1)
+                    gather_joined(t, &p);
                 else
-                    t->type->gather(to, t->cut->row_pitch, row + k * stride[1] * element, stride[1],
-                                    c->span[0].step * stride[4], channels,
-                                    rows * t->cut->row_length);
-                to += channels * t->cut->row_pitch * element;
+                    gather_patch(t, &p);
             }
         }
     }

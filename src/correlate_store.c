@@ -146,8 +146,11 @@ static void spread_holes(const convt3d_task *t, convt3d_block block, int64_t u0,
     } values;
     for (int64_t c = 0; c < channels; c += CHANNELS) {
         block.count[0] = min64(CHANNELS, channels - c);
-        t->type->gather(&values, 0, bias + c * bias_step * element, 0, bias_step, 1,
-                        block.count[0]);
+        const convt3d_rows rows = {.to = &values,
+                                   .from = bias + c * bias_step * element,
+                                   .from_step = {0, 0, bias_step},
+                                   .count = {1, 1, block.count[0]}};
+        t->type->gather(&rows);
         activate(t, (char *)&values, block.count[0], 0);
         block.bias = &values;
         block.bias_step = 1;

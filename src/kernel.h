@@ -77,6 +77,20 @@ typedef enum convt3d_store {
     CONVT3D_STORE_PAST
 } convt3d_store;
 
+/* Rows on their way from the caller, in a grid:
+ *
+ *     to[g*to_step[0] + r*to_step[1] + j] =
+ *         from[g*from_step[0] + r*from_step[1] + j*from_step[2]]
+ *
+ * for all g < count[0], r < count[1], j < count[2].  With 'odd', from_step[2] is 2, and
+ * what lies between goes there in the same go, 'odds' elements of each row. */
+typedef struct convt3d_rows {
+    void *to, *odd;
+    int64_t to_step[2];
+    const void *from;
+    int64_t from_step[3], count[3], odds;
+} convt3d_rows;
+
 /* Rows on their way to the caller, each laid tooth by tooth from 'lanes' rows:
  *
  *     to[r*to_row + j*step] = (ADD: itself +)
@@ -106,14 +120,7 @@ typedef struct convt3d_type_kernels {
     convt3d_gemm *gemm_apart[CONVT3D_MAX_ROWS][CONVT3D_MAX_VECTORS];
     void (*dot[CONVT3D_DOTS])(const convt3d_dot *work); /* [rows - 1] */
 
-    /* to[r*to_row + j] = from[r*from_row + j*step] for r < rows, j < count */
-    void (*gather)(void *to, int64_t to_row, const void *from, int64_t from_row, int64_t step,
-                   int64_t rows, int64_t count);
-
-    /* even[r*to_row + j] = from[r*from_row + 2*j] for j < count[0], and odd[...] =
-     * from[... + 2*j + 1] for j < count[1]: both phases of a row in one go. */
-    void (*part)(void *even, void *odd, int64_t to_row, const void *from, int64_t from_row,
-                 int64_t rows, const int64_t count[2]);
+    void (*gather)(const convt3d_rows *rows);
 
     /* to[j*ld + r] = from[r*row_step + j*step] for r < rows, 0 for rows <= r <
      * padded: a block of rows laid across. */

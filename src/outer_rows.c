@@ -48,8 +48,12 @@ static void pack_row(const convt3d_outer_task *t, const convt3d_side *side, cons
             type->transpose(to + span[i].to * element, side->positions, p, step, 1, count, count,
                             end - channel);
         } else {
-            type->gather(to + span[i].to * element, side->positions, p, stride[1], step,
-                         end - channel, count);
+            const convt3d_rows rows = {.to = to + span[i].to * element,
+                                       .to_step = {side->positions},
+                                       .from = p,
+                                       .from_step = {stride[1], 0, step},
+                                       .count = {end - channel, 1, count}};
+            type->gather(&rows);
         }
     }
 }

@@ -83,7 +83,11 @@ void convt3d_outer_write(const convt3d_call *call, int thread, int64_t group, in
             continue;
         }
         for (int64_t b = 0; b < b_channels; b++) {
-            plan->type->gather(line, 0, from + b * element, 0, c->rows * c->b_length, 1, c->taps);
+            const convt3d_rows rows = {.to = line,
+                                       .from = from + b * element,
+                                       .from_step = {0, 0, c->rows * c->b_length},
+                                       .count = {1, 1, c->taps}};
+            plan->type->gather(&rows);
             write_line(call, to + (a * a_stride + b * b_stride) * element, line);
         }
     }
