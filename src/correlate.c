@@ -81,8 +81,7 @@ static void place_task(convt3d_task *t, int64_t index) {
     t->unit1 = convt3d_part_start(t->groups * cut->units, cut->unit_splits, split + 1);
 }
 
-/* Whether a row starts or ends within a cache line: of such lines nobody writes the
- * whole, so that they have to be read. */
+/* Whether a row may start or end within a cache line. */
 static int shares_lines(const convt3d_view *v, size_t element) {
     uint64_t offsets = (uintptr_t)v->data | (uint64_t)v->size[4] * element;
     for (int a = 0; a < 4; a++) offsets |= v->size[a] > 1 ? (uint64_t)v->stride[a] * element : 0;
@@ -115,7 +114,11 @@ static void run_task(void *arg, int64_t index, int thread) {
         .list = {(int64_t *)(scratch + c->at_list[0]), (int64_t *)(scratch + c->at_list[1])}};
     place_task(&t, index);
     t.stream = c->stream && t.to->stride[4] == 1 && !call->accumulate;
-    t.foresee = t.stream && shares_lines(t.to, plan->geometry.element);
+    if (t.stream && shares_lines(t.to, plan->geometry.element)) {
+        t.carry = (convt3d_carry *)(scratch + c->at_carry);
+        t.carries = convt3d_correlate_carries(c, t.cut);
+        for (int64_t i = 0; i < t.carries; i++) t.carry[i].count = 0;
+    }
     t.together = t.cut->together[t.cut->run == 1 && convt3d_correlate_across(&t, t.to)];
     t.lane_size = min64(t.together * t.cut->width, t.groups * c->m) * t.cut->tile_pitch *
                   (int64_t)plan->geometry.element;
@@ -127,7 +130,7 @@ static void run_task(void *arg, int64_t index, int thread) {
         run_rolling(&t);
     else if (convt3d_correlate_gather(&t, 0, t.listed[1]))
         run_phases(&t);
-    if (t.stream) t.type->drain();
+    if (t.stream) t.type->drain(t.carry, t.carries);
 }
 
 /* ---- The algorithm ------------------------------------------------------------------------- */

@@ -104,7 +104,7 @@ typedef struct convt3d_correlate {
     int64_t first_position, positions; /* the lowest q0 of a lane; from there to the highest q1 */
     size_t zeros_bytes;                /* of a tile row of zeros */
     size_t thread_bytes;               /* scratch of one thread, and where its parts start */
-    size_t at_tile, at_turned, at_full, at_zero, at_program, at_order, at_list[2];
+    size_t at_tile, at_turned, at_full, at_zero, at_carry, at_program, at_order, at_list[2];
 } convt3d_correlate;
 
 enum {
@@ -151,7 +151,9 @@ typedef struct convt3d_task {
     convt3d_call *call;
     const convt3d_view *from, *to; /* sources, results */
     int thread, by_pieces;
-    int stream, foresee; /* past the caches; rows that share cache lines with others */
+    int stream;            /* results go past the caches */
+    convt3d_carry *carry;  /* for rows that share cache lines with the next; else NULL */
+    int64_t carries;
     int64_t sample, run, group, groups;
     int64_t first[2], end[2]; /* result rows: depth, height */
     int64_t q0, q1;           /* the strip's positions, of every lane */
@@ -218,11 +220,14 @@ int convt3d_correlate_across(const convt3d_task *t, const convt3d_view *v);
 
 /* correlate_store.c: works out t->tooth; channels m0 to m1, counted from the first group's
  * first, of result row (d, h), which is number 'row' of the rows that were run as one,
- * from the tile to the caller; asks for the cache lines that these share with others. */
+ * from the tile to the caller. */
 void convt3d_correlate_set_teeth(convt3d_task *t);
 void convt3d_correlate_store(const convt3d_task *t, int64_t m0, int64_t m1, int64_t d, int64_t h,
                              int64_t row);
-void convt3d_correlate_foresee(const convt3d_task *t, int64_t m0, int64_t m1, int64_t d, int64_t h);
+
+/* The carries of a task: one for each of its channels, or, where rows come height after
+ * height, for each channel of each depth. */
+int64_t convt3d_correlate_carries(const convt3d_correlate *c, const convt3d_cut *cut);
 
 /* correlate_pack.c: the channel of the layer that a result channel, counted from a group's
  * first, belongs to, and its phase on each axis; packing, as the algorithm's. */

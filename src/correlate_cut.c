@@ -276,14 +276,18 @@ static void choose_flat(const convt3d_plan *plan, const convt3d_correlate *c, co
     enum {
         POSITIONS = 96,
         SHORT = 16, /* what a row takes besides its sums counts, too */
-        LONG = 64
+        LONG = 64,
+        LONG_ENOUGH = 32 /* to be streamed: whole lines need rows in their order */
     };
     const int64_t phases = plan->direction == CONVT3D_FORWARD ? c->axis[1].stride : 1;
     const int64_t rows = convt3d_ceil_div(c->results[1], phases);
+    const int64_t out = plan->geometry.axis[2].out * (int64_t)plan->geometry.element;
+    const int in_order = c->stream && out % CONVT3D_ALIGN && phases > 1;
     convt3d_cut flat = *cut;
     cut->flat = 1;
     const double one = choose_tiles(plan, c, cut);
-    if (c->clip || cut->run > 1 || cut->strips > 1 || c->lane_length > LONG ||
+    if (c->clip || cut->run > 1 || cut->strips > 1 ||
+        c->lane_length > (in_order ? LONG_ENOUGH : LONG) ||
         c->axis[1].stride > CONVT3D_TEETH || c->axis[1].mode != CONVT3D_ZEROS ||
         c->axis[2].mode != CONVT3D_ZEROS)
         return;
@@ -402,7 +406,11 @@ static int size_part(const convt3d_plan *plan, int64_t sizes[2][4], int64_t slac
     return 1;
 }
 
-/* Lays out a thread's scratch: slab, tile rows, turned tile rows, full row, zeros,
+int64_t convt3d_correlate_carries(const convt3d_correlate *c, const convt3d_cut *cut) {
+    return cut->groups * c->m * (cut->rolling ? cut->block[0] : 1);
+}
+
+/* Lays out a thread's scratch: slab, tile rows, turned tile rows, full row, zeros, carries,
  * program, the two lists of source rows.  Tiles read and write past their ends, by less
  * than a vector. */
 int convt3d_correlate_size_scratch(const convt3d_plan *plan, convt3d_correlate *c) {
@@ -435,6 +443,11 @@ int convt3d_correlate_size_scratch(const convt3d_plan *plan, convt3d_correlate *
     c->zeros_bytes = (size_t)max64(CONVT3D_ZEROS_LENGTH + lanes, c->cut[0].tile_pitch) *
                      plan->geometry.element; /* no longer than the tile itself */
     if (!convt3d_grow(&total, 1, c->zeros_bytes)) return 0;
+    c->at_carry = total = convt3d_round_up(total);
+    if (c->stream && !convt3d_grow(&total, (size_t)max64(convt3d_correlate_carries(c, &c->cut[0]),
+                                                         convt3d_correlate_carries(c, &c->cut[1])),
+                                   sizeof(convt3d_carry)))
+        return 0;
     c->at_program = total = convt3d_round_up(total);
     if (!convt3d_grow(&total, 1, sizeof(convt3d_program))) return 0;
     for (int a = 0; a < 2; a++) {

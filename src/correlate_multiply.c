@@ -120,8 +120,9 @@ static void multiply_turned(const convt3d_task *t, const unit *u, convt3d_tile *
     t->type->transpose(c, t->cut->tile_pitch, t->turned, width, 1, count, count, channels);
 }
 
+/* A step for a unit and, where groups have one unit each, for the groups after it. */
 static void multiply(const convt3d_task *t, const unit *u, const convt3d_step *step,
-                     char *unit_tile) {
+                     char *unit_tile, int64_t times) {
     const convt3d_correlate *c = t->c;
     const int64_t element = (int64_t)t->plan->geometry.element;
     const int64_t start = max64(c->lane[step->lane].q0, t->q0);
@@ -137,7 +138,11 @@ static void multiply(const convt3d_task *t, const unit *u, const convt3d_step *s
                          .c_row = t->cut->tile_pitch,
                          .segments = t->program->segment + step->segment,
                          .count = step->count,
-                         .accumulate = step->accumulate};
+                         .accumulate = step->accumulate,
+                         .times = times,
+                         .a_next = c->panels * c->taps * c->k * c->panel,
+                         .b_next = c->k * t->cut->row_pitch,
+                         .c_next = c->m * t->cut->tile_pitch};
     if (t->cut->turned)
         multiply_turned(t, u, &tile, count);
     else if (step->few)
@@ -156,7 +161,7 @@ static void run_step(const convt3d_task *t, int64_t unit0, int64_t unit1,
         const unit u = unit_at(t, i);
         char *tile = t->tile + (first_channel(t, &u) - first_channel(t, &first)) *
                                    t->cut->tile_pitch * (int64_t)t->plan->geometry.element;
-        multiply(t, &u, step, tile);
+        multiply(t, &u, step, tile, 1);
     }
 }
 
@@ -179,14 +184,16 @@ static void run_by_chunk(const convt3d_task *t, int64_t unit0, int64_t unit1) {
 void convt3d_correlate_run(const convt3d_task *t, int64_t unit0, int64_t unit1) {
     const convt3d_program *p = t->program;
     const unit first = unit_at(t, unit0);
+    const int64_t times = t->cut->units == 1 && !t->cut->turned ? unit1 - unit0 : 1;
     if (t->cut->by_chunk) {
         run_by_chunk(t, unit0, unit1);
         return;
     }
-    for (int64_t i = unit0; i < unit1 && !convt3d_stopped(&t->call->job, t->thread); i++) {
+    for (int64_t i = unit0; i < unit1; i += times) {
         const unit u = unit_at(t, i);
         char *tile = t->tile + (first_channel(t, &u) - first_channel(t, &first)) *
                                    t->cut->tile_pitch * (int64_t)t->plan->geometry.element;
-        for (int64_t s = 0; s < p->steps; s++) multiply(t, &u, &p->step[s], tile);
+        if (convt3d_stopped(&t->call->job, t->thread)) return;
+        for (int64_t s = 0; s < p->steps; s++) multiply(t, &u, &p->step[s], tile, times);
     }
 }

@@ -164,7 +164,8 @@ static void prepare_parts(const convt3d_plan *plan, convt3d_correlate *c) {
 
 enum {
     FEW_CHANNELS = 4,
-    ENOUGH_CHANNELS = 8 /* of the source, for phases with unequal taps: a step for each kind */
+    ENOUGH_CHANNELS = 8 /* of the source, for phases with unequal taps: a step for each kind;
+                           groups that go together need some, too */
 };
 
 /* One axis of the layer that has all phases at once: position q = i + e for the taps
@@ -188,6 +189,7 @@ static convt3d_axis merge_axis(const convt3d_axis *axis) {
 static void choose_merged(const convt3d_plan *plan, convt3d_correlate *c) {
     int64_t phases = 1;
     int can = plan->direction == CONVT3D_FORWARD && c->m <= FEW_CHANNELS;
+    const int64_t fewest = plan->geometry.groups > FEW_CHANNELS ? FEW_CHANNELS : 1;
     int uneven = 0;
     for (int a = 0; a < 3; a++) {
         const convt3d_axis *axis = &c->axis[a];
@@ -197,7 +199,8 @@ static void choose_merged(const convt3d_plan *plan, convt3d_correlate *c) {
         phases *= can ? axis->stride : 1;
     }
     can = can && plan->type->gemm[c->axis[2].stride - 1][0]; /* a tile of one width's phases */
-    if (!can || phases == 1 || phases * c->m > 64 || (uneven && c->k < ENOUGH_CHANNELS)) return;
+    if (!can || phases == 1 || phases * c->m > 64 || c->k < (uneven ? ENOUGH_CHANNELS : fewest))
+        return;
     c->m *= phases;
     for (int a = 0; a < 3; a++) {
         c->merged[a] = c->axis[a].stride;

@@ -285,17 +285,11 @@ static int fits_program(const convt3d_task *t, const result *r) {
     return steps <= CONVT3D_STEPS && segments <= CONVT3D_SEGMENTS;
 }
 
-/* Stores the result's rows, or asks for what storing them will touch. */
-static void store_rows(const convt3d_task *t, const result *r, int64_t unit0, int64_t unit1,
-                       int foresee) {
+static void store_rows(const convt3d_task *t, const result *r, int64_t unit0, int64_t unit1) {
     int64_t m0, m1;
     convt3d_correlate_channels(t, unit0, unit1, &m0, &m1);
-    for (int64_t i = 0; i < r->rows && !convt3d_stopped(&t->call->job, t->thread); i++) {
-        if (foresee)
-            convt3d_correlate_foresee(t, m0, m1, r->d, r->h + i * r->apart);
-        else
-            convt3d_correlate_store(t, m0, m1, r->d, r->h + i * r->apart, i);
-    }
+    for (int64_t i = 0; i < r->rows && !convt3d_stopped(&t->call->job, t->thread); i++)
+        convt3d_correlate_store(t, m0, m1, r->d, r->h + i * r->apart, i);
 }
 
 int64_t convt3d_correlate_run_row(const convt3d_task *t, int64_t unit0, int64_t unit1, int64_t d,
@@ -309,10 +303,9 @@ int64_t convt3d_correlate_run_row(const convt3d_task *t, int64_t unit0, int64_t 
     for (int64_t u = unit0; u < unit1; u += t->together) {
         const int64_t end = min64(u + t->together, unit1);
         if (convt3d_stopped(&t->call->job, t->thread)) break;
-        if (t->stream) store_rows(t, &r, u, end, 1);
         if (!once) build(t, &r, u, end);
         convt3d_correlate_run(t, u, end);
-        store_rows(t, &r, u, end, 0);
+        store_rows(t, &r, u, end);
     }
     return r.rows;
 }

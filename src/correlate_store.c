@@ -232,6 +232,14 @@ static void store_folded(const convt3d_task *t, const char *tile, convt3d_block 
     t->type->spread(&block);
 }
 
+/* ---- Carries ----------------------------------------------------------------------------------- */
+
+/* That of channel m, counted from the first group's first, at result depth d. */
+static convt3d_carry *carry_of(const convt3d_task *t, int64_t m, int64_t d) {
+    const int64_t depth = t->cut->rolling ? d - t->first[0] : 0;
+    return t->carry ? t->carry + depth * t->cut->groups * t->c->m + m : NULL;
+}
+
 /* ---- Merged phases --------------------------------------------------------------------------- */
 
 /* All channels m0 to m1, of whole rows: each goes to the row of its phases, if there is
@@ -256,7 +264,8 @@ static void store_merged(const convt3d_task *t, char *tile, int64_t m0, int64_t 
                            .rows = 1,
                            .count = axis[2].out,
                            .bias = in_tile(t) ? t->zero : with,
-                           .how = t->stream ? CONVT3D_STORE_PAST : CONVT3D_STORE_PLAIN};
+                           .how = t->stream ? CONVT3D_STORE_PAST : CONVT3D_STORE_PLAIN,
+                           .carry = carry_of(t, m - phase[1] * channels * c->merged[2], d)};
         if (od < 0 || od >= axis[0].out || oh < 0 || oh >= axis[1].out) continue;
         for (int64_t i = 0; i < c->merged[2]; i++) {
             const int64_t u = axis[2].before + i;
@@ -274,7 +283,8 @@ static void store_merged(const convt3d_task *t, char *tile, int64_t m0, int64_t 
 /* ---- A result row ---------------------------------------------------------------------------- */
 
 /* Channels of one sample, each with its positions side by side. */
-static void store_rows(const convt3d_task *t, const char *tile, const convt3d_block *block) {
+static void store_rows(const convt3d_task *t, const char *tile, const convt3d_block *block,
+                       convt3d_carry *carry) {
     const convt3d_axis *axis = &t->plan->geometry.axis[2];
     convt3d_lay lay = {.to = block->to,
                        .to_row = block->step[0],
@@ -284,7 +294,8 @@ static void store_rows(const convt3d_task *t, const char *tile, const convt3d_bl
                        .bias_step = block->bias_step,
                        .how = block->add    ? CONVT3D_STORE_ADD
                               : t->stream ? CONVT3D_STORE_PAST
-                                          : CONVT3D_STORE_PLAIN};
+                                          : CONVT3D_STORE_PLAIN,
+                       .carry = carry};
     if (t->plan->direction == CONVT3D_FORWARD) {
         store_lanes(t, tile, lay, axis->before, axis->before + axis->out);
         return;
@@ -294,19 +305,6 @@ static void store_rows(const convt3d_task *t, const char *tile, const convt3d_bl
     lay.from[0] = tile;
     lay.from_row[0] = block->pitch;
     t->type->store(&lay);
-}
-
-void convt3d_correlate_foresee(const convt3d_task *t, int64_t m0, int64_t m1, int64_t d,
-                               int64_t h) {
-    const int64_t element = (int64_t)t->plan->geometry.element, *stride = t->to->stride;
-    if (!t->foresee || convt3d_is_merged(t->c)) return;
-    const char *row = t->to->data + (t->sample * stride[0] + (t->group * t->c->m + m0) * stride[1] +
-                                     d * stride[2] + h * stride[3]) *
-                                        element;
-    for (int64_t m = m0; m < m1; m++, row += stride[1] * element) {
-        __builtin_prefetch(row, 1);
-        __builtin_prefetch(row + (t->to->size[4] - 1) * element, 1);
-    }
 }
 
 void convt3d_correlate_store(const convt3d_task *t, int64_t m0, int64_t m1, int64_t d, int64_t h,
@@ -343,7 +341,7 @@ void convt3d_correlate_store(const convt3d_task *t, int64_t m0, int64_t m1, int6
         if (folded) {
             store_folded(t, tile, block);
         } else if (rows) {
-            store_rows(t, tile, &block);
+            store_rows(t, tile, &block, carry_of(t, m, d));
         } else if (forward) {
             spread_lanes(t, tile, block, axis->before, axis->before + axis->out);
         } else {

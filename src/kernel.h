@@ -25,7 +25,8 @@ typedef struct convt3d_segment {
  *
  * added in the order of segments and steps, one product at a time: the result
  * doesn't depend on which tile computes it, nor on which of the two tensors is a.
- * 'accumulate' 0 starts from zero. */
+ * 'accumulate' 0 starts from zero.  All that 'times' over, a, b and c each moved on by
+ * their 'next' elements. */
 typedef struct convt3d_tile {
     const void *a, *b;
     void *c;
@@ -33,6 +34,7 @@ typedef struct convt3d_tile {
     const convt3d_segment *segments;
     int64_t count;
     int accumulate;
+    int64_t times, a_next, b_next, c_next;
 } convt3d_tile;
 
 typedef void convt3d_gemm(const convt3d_tile *tile);
@@ -91,14 +93,23 @@ typedef struct convt3d_rows {
     int64_t from_step[3], count[3], odds;
 } convt3d_rows;
 
+/* The beginning of a cache line that the next row may complete. */
+typedef struct convt3d_carry {
+    double values[8]; /* of a vector, whatever its type */
+    void *line;
+    int64_t count; /* elements; 0: none */
+} convt3d_carry;
+
 /* Rows on their way to the caller, each laid tooth by tooth from 'lanes' rows:
  *
  *     to[r*to_row + j*step] = (ADD: itself +)
  *         from[j % lanes][r*from_row[j % lanes] + j / lanes] + bias[r*bias_step]
  *
  * for all r < rows, j < count.  PAST: past the caches where step is 1 and lanes 1 or 2,
- * for results that don't fit them; drain() before anybody else reads them.  Reads less
- * than a vector beyond the ends of the rows in 'from'. */
+ * for results that don't fit them; drain() before anybody else reads them.  What such a row
+ * leaves of its last line, 'carry' keeps, one for each row, until a call whose row begins
+ * there, or until drain().  Reads less than a vector beyond the ends of the rows in
+ * 'from'. */
 typedef struct convt3d_lay {
     void *to;
     int64_t to_row, step;
@@ -109,6 +120,7 @@ typedef struct convt3d_lay {
     const void *bias;
     int64_t bias_step;
     convt3d_store how;
+    convt3d_carry *carry; /* NULL: lines are written in parts */
 } convt3d_lay;
 
 typedef struct convt3d_type_kernels {
@@ -128,7 +140,7 @@ typedef struct convt3d_type_kernels {
                       int64_t rows, int64_t padded, int64_t count);
 
     void (*store)(const convt3d_lay *lay);
-    void (*drain)(void);
+    void (*drain)(convt3d_carry *carry, int64_t count);
 
     /* A block, whichever axis is the closest in the caller's memory. */
     void (*spread)(const convt3d_block *block);

@@ -348,6 +348,22 @@ static void larger_problems(void **state) {
         "n1ci4co4g4i5x6x70k3s2p1",
         "n3ci2co2g2i4x9x17k7s2p3f64",
         "n1ci2co3i3x3x3k40p20f64",
+        /* Merged phases with unequal taps. */
+        "n1ci9co2i4x5x37k3s2p1op1",
+        "n2ci8co4i5x4x20k7s2p3",
+        "n1ci8co3i4x6x18k5s3p1",
+        "n1ci10co1i3x4x50k4x3x5s3x2x2p1",
+        "n1ci11co2i3x5x9k3x5x4s1x3x3p1x2x0f64",
+        /* Source rows that come and go. */
+        "n1ci12co16i5x23x18k3s2p1d2",
+        "n1ci9co9i4x21x17k5x4x3s2x3x1p2x1x1",
+        /* Slabs that are multiplied a chunk of channels at a time. */
+        "n32ci130co34i4k4s2p1",
+        "n16ci130co40i4k4s2p1f64",
+        /* Results that go past the caches, with rows that share cache lines. */
+        "n1ci2co3i20x40x300k3s2p1",
+        "n1ci8co1i30x70x300k3s2p1",
+        "n1ci3co6g3i40x61x301k1s2x1x1",
     };
     rng r = {seed + 77};
     int all = sizeof texts / sizeof *texts, count = test_count(all);

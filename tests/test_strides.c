@@ -245,7 +245,7 @@ static void rows_in_strips(void **state) {
         const char *text;
         convt3d_direction direction;
     } rows[] = {
-        {"n20ci64co1i3x3x64k3s2p1op1f64", CONVT3D_FORWARD},
+        {"n20ci64co5i3x3x64k3s2p1op1f64", CONVT3D_FORWARD},
         {"n40ci64co2i3x3x70k2x2x1s1x1x3p0x0x2", CONVT3D_FORWARD},
         {"n20ci64co1i3x3x66k2x2x5s1x1x2p1x1x9d1x1x3f64", CONVT3D_FORWARD},
         {"n20ci1co64i2x2x70k3s2p1f64nb", CONVT3D_BACKWARD_INPUT},

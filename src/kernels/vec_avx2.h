@@ -52,6 +52,11 @@ static inline TARGET VF vf_odd(VF a, VF b) {
     const __m256d pairs = _mm256_castps_pd(_mm256_shuffle_ps(a, b, 0xdd));
     return _mm256_castpd_ps(_mm256_permute4x64_pd(pairs, 0xd8));
 }
+static inline TARGET VF vf_join(VF kept, VF v, int64_t count) {
+    const __m256i number = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i from = _mm256_sub_epi32(number, _mm256_set1_epi32((int)count));
+    return _mm256_blendv_ps(_mm256_permutevar8x32_ps(v, from), kept, _mm256_castsi256_ps(from));
+}
 
 static inline TARGET VD vd_load(const double *p) {
     return _mm256_loadu_pd(p);
@@ -86,6 +91,9 @@ static inline TARGET VD vd_even(VD a, VD b) {
 }
 static inline TARGET VD vd_odd(VD a, VD b) {
     return _mm256_permute4x64_pd(_mm256_unpackhi_pd(a, b), 0xd8);
+}
+static inline TARGET VD vd_join(VD kept, VD v, int64_t count) {
+    return _mm256_castps_pd(vf_join(_mm256_castpd_ps(kept), _mm256_castpd_ps(v), 2 * count));
 }
 
 static inline TARGET VH vh_narrow(VD v) {

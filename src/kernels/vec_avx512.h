@@ -50,6 +50,13 @@ static inline TARGET VF vf_odd(VF a, VF b) {
     return _mm512_permutex2var_ps(
         a, _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31), b);
 }
+/* The first 'count' elements of 'kept', then those of v. */
+static inline TARGET VF vf_join(VF kept, VF v, int64_t count) {
+    const __m512i number =
+        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i from = _mm512_sub_epi32(number, _mm512_set1_epi32((int)count));
+    return _mm512_mask_mov_ps(_mm512_permutexvar_ps(from, v), (__mmask16)((1u << count) - 1), kept);
+}
 
 static inline TARGET VD vd_load(const double *p) {
     return _mm512_loadu_pd(p);
@@ -81,6 +88,11 @@ static inline TARGET VD vd_even(VD a, VD b) {
 }
 static inline TARGET VD vd_odd(VD a, VD b) {
     return _mm512_permutex2var_pd(a, _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15), b);
+}
+static inline TARGET VD vd_join(VD kept, VD v, int64_t count) {
+    const __m512i number = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m512i from = _mm512_sub_epi64(number, _mm512_set1_epi64(count));
+    return _mm512_mask_mov_pd(_mm512_permutexvar_pd(from, v), (__mmask8)((1u << count) - 1), kept);
 }
 
 static inline TARGET VH vh_narrow(VD v) {

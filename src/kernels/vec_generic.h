@@ -63,6 +63,10 @@ static inline VF vf_even(VF a, VF b) {
 static inline VF vf_odd(VF a, VF b) {
     return (VF){a[1], a[3], b[1], b[3]};
 }
+static inline VF vf_join(VF kept, VF v, int64_t count) {
+    for (int64_t i = count; i < VF_LANES; i++) kept[i] = v[i - count];
+    return kept;
+}
 
 static inline VD vd_load(const double *p) {
     VD v;
@@ -98,6 +102,10 @@ static inline VD vd_even(VD a, VD b) {
 }
 static inline VD vd_odd(VD a, VD b) {
     return (VD){a[1], b[1]};
+}
+static inline VD vd_join(VD kept, VD v, int64_t count) {
+    for (int64_t i = count; i < VD_LANES; i++) kept[i] = v[i - count];
+    return kept;
 }
 
 static inline VH vh_narrow(VD v) {
