@@ -237,9 +237,9 @@ static void run_once(rng *r, layer *l, const convt3d_options *o, int with_bias,
 }
 
 static void check_direction(rng *r, const convt3d_problem *p, convt3d_direction direction,
-                            operands kind) {
+                            operands kind, unsigned flags) {
     int with_bias = rng_chance(r, 60), unbatched = p->batch == 1 && rng_chance(r, 30);
-    layer l = layer_make(r, p, direction, unbatched ? LAYER_UNBATCHED : 0);
+    layer l = layer_make(r, p, direction, flags | (unbatched ? LAYER_UNBATCHED : 0));
     fill_known(r, &l, kind);
     layer_protect(&l);
     seen.unbatched += unbatched;
@@ -278,7 +278,7 @@ static void check_problems(int count, operands kind) {
         random_problem(&r, 40000, &p);
         note_problem(&p);
         for (int d = CONVT3D_FORWARD; d <= CONVT3D_BACKWARD_WEIGHT; d++)
-            check_direction(&r, &p, (convt3d_direction)d, kind);
+            check_direction(&r, &p, (convt3d_direction)d, kind, 0);
     }
 }
 
@@ -360,10 +360,6 @@ static void larger_problems(void **state) {
         /* Slabs that are multiplied a chunk of channels at a time. */
         "n32ci130co34i4k4s2p1",
         "n16ci130co40i4k4s2p1f64",
-        /* Results that go past the caches, with rows that share cache lines. */
-        "n1ci2co3i20x40x300k3s2p1",
-        "n1ci8co1i30x70x300k3s2p1",
-        "n1ci3co6g3i40x61x301k1s2x1x1",
     };
     rng r = {seed + 77};
     int all = sizeof texts / sizeof *texts, count = test_count(all);
@@ -373,7 +369,26 @@ static void larger_problems(void **state) {
         if (convt3d_problem_parse(texts[i], &p, NULL, 0, &err)) fail_msg("%s", err.text);
         note_problem(&p);
         for (int d = CONVT3D_FORWARD; d <= CONVT3D_BACKWARD_WEIGHT; d++)
-            check_direction(&r, &p, (convt3d_direction)d, SMALL_BY_SMALL);
+            check_direction(&r, &p, (convt3d_direction)d, SMALL_BY_SMALL, 0);
+    }
+}
+
+/* Dense results that go past the caches, with rows that share cache lines. */
+static void streamed_results(void **state) {
+    (void)state;
+    static const char *const texts[] = {
+        "n1ci2co3i20x40x301k3s2p1",
+        "n1ci8co1i30x70x300k3s2p1",
+        "n1ci3co6g3i40x61x301k1s2x1x1",
+        "n2ci3co2i12x70x39k2x2x3s2x2x5p0x0x1op0x0x1f64",
+    };
+    rng r = {seed + 78};
+    int all = sizeof texts / sizeof *texts, count = test_count(all);
+    for (int i = 0; i < count && i < all; i++) {
+        convt3d_problem p;
+        convt3d_error err;
+        if (convt3d_problem_parse(texts[i], &p, NULL, 0, &err)) fail_msg("%s", err.text);
+        check_direction(&r, &p, CONVT3D_FORWARD, SMALL_BY_SMALL, LAYER_DENSE);
     }
 }
 
@@ -404,7 +419,7 @@ static void tiles_of_every_size(void **state) {
         if (convt3d_problem_parse(text, &p, NULL, 0, &err)) fail_msg("%s", err.text);
         note_problem(&p);
         for (int d = CONVT3D_FORWARD; d <= CONVT3D_BACKWARD_WEIGHT; d++)
-            check_direction(&r, &p, (convt3d_direction)d, SMALL_BY_SMALL);
+            check_direction(&r, &p, (convt3d_direction)d, SMALL_BY_SMALL, 0);
     }
 }
 
@@ -438,6 +453,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(small_integers),      cmocka_unit_test(wide_operands),
         cmocka_unit_test(long_operands),       cmocka_unit_test(larger_problems),
+        cmocka_unit_test(streamed_results),
         cmocka_unit_test(tiles_of_every_size), cmocka_unit_test(everything_was_covered),
     };
     seed = test_seed(argc, argv);
