@@ -148,8 +148,9 @@ typedef struct convt3d_type_kernels {
     /* to[j*step] += from[j] */
     void (*add)(void *to, int64_t step, const void *from, int64_t count);
 
-    /* The sum of from[j*step], in an order that depends on count only. */
-    double (*sum)(const void *from, int64_t step, int64_t count);
+    /* The sum of from[r*row_step + j*step] over r < rows, j < count, in an order that depends
+     * on these two only. */
+    double (*sum)(const void *from, int64_t row_step, int64_t rows, int64_t step, int64_t count);
 
     /* 1 if one of from[0..count) is Inf or NaN. */
     int (*nonfinite)(const void *from, int64_t count);

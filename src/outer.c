@@ -205,6 +205,7 @@ static void run_task(void *arg, int64_t index, int thread) {
               .c = c,
               .call = call,
               .thread = thread,
+              .chunk = chunk,
               .group = rest / c->chunks * c->groups,
               .block0 = convt3d_part_start(c->blocks, c->a_splits, split),
               .block1 = convt3d_part_start(c->blocks, c->a_splits, split + 1),
@@ -233,13 +234,16 @@ static void run_task(void *arg, int64_t index, int thread) {
 
 static void run(convt3d_call *call) {
     const convt3d_outer *c = call->plan->details;
-    int bias = call->bias.data != NULL;
+    const int with_rows = call->bias.data && call->has_weight && c->sums_bias;
+    const int bias = call->bias.data && !with_rows;
+    if (with_rows) memset(call->scratch, 0, c->bias_bytes);
     if (call->has_weight) {
         convt3d_parallel(&call->job, bias ? 0.90 : 0.95, c->group_blocks * c->chunks * c->a_splits,
                          run_task, call);
         convt3d_outer_reduce(call, bias ? 0.95 : 1);
     }
     if (bias) convt3d_outer_bias(call);
+    if (with_rows && !call->job.cancelled) convt3d_outer_store_bias(call);
 }
 
 static int scratch(const convt3d_plan *plan, int32_t threads, size_t *bytes) {

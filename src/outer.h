@@ -35,6 +35,7 @@ typedef struct convt3d_outer {
     int x_is_a;                      /* A: the side that is read one element at a time */
     int64_t tap_rows;                /* taps that are a tile's rows; 0: channels are */
     int dots;                        /* vectors along positions */
+    int sums_bias;                   /* the bias gradient is summed up from packed rows */
     int64_t groups, group_blocks;    /* of a task, and how many blocks that makes */
     int64_t rows, vectors, a_blocks; /* A's channels of a tile; tiles to cover a group's */
     int64_t b_length;                /* B's channels, padded to whole vectors */
@@ -56,7 +57,7 @@ typedef struct convt3d_outer {
 
 enum {
     CONVT3D_OUTER_ROWS = 256, /* x rows of a block: a kernel call takes them all */
-    CONVT3D_BIAS_PARTS = 8    /* partial sums of one channel's bias gradient */
+    CONVT3D_BIAS_PARTS = 16   /* partial sums of one channel's bias gradient: one a chunk */
 };
 
 /* One task: a chunk of planes, some groups, and a range of blocks of their sums. */
@@ -65,6 +66,7 @@ typedef struct convt3d_outer_task {
     const convt3d_outer *c;
     convt3d_call *call;
     int thread;
+    int64_t chunk;
     int64_t group, groups;       /* the first, and how many */
     int64_t block0, block1;      /* of a group's sums */
     int64_t first[2], end[2];    /* x rows that are packed: planes, height */
@@ -88,6 +90,7 @@ char *convt3d_outer_sums(const convt3d_call *call, int64_t chunk);
 char *convt3d_outer_scratch(const convt3d_call *call, int thread);
 void convt3d_outer_reduce(convt3d_call *call, double until);
 void convt3d_outer_bias(convt3d_call *call);
+void convt3d_outer_store_bias(convt3d_call *call);
 
 /* outer_plan.c; the rest of the algorithm is in outer.c. */
 convt3d_status convt3d_outer_prepare(convt3d_plan *plan, int *accepted, const char **why,

@@ -87,8 +87,17 @@ static void choose_sides(const convt3d_plan *plan, convt3d_outer *c) {
     c->a_blocks = convt3d_ceil_div(a, c->rows);
     c->b_length = convt3d_ceil_div(b, lanes) * lanes;
     c->blocks = c->dots ? a * b : c->a_blocks;
-    c->groups = c->dots ? min64(g->groups, 4 * thin / max64(a, b)) : 1;
+    /* Fewer where many taps reach many rows: blocks should have some of their own, too. */
+    const int64_t reach = max64(1, g->axis[0].kernel * g->axis[1].kernel / 9);
+    c->groups = c->dots ? min64(g->groups, max64(1, 4 * thin / max64(a, b) / reach)) : 1;
     c->group_blocks = convt3d_ceil_div(g->groups, c->groups);
+}
+
+/* Whether every grad_output position of an axis is met by an input position, and once only
+ * in each packed row. */
+static int meets_all(const convt3d_axis *axis) {
+    return axis->mode == CONVT3D_ZEROS && axis->dilation == 1 && axis->kernel >= axis->stride &&
+           axis->before + axis->out <= (axis->in - 1) * axis->stride + axis->kernel;
 }
 
 /* ---- Tasks ------------------------------------------------------------------------ */
@@ -241,6 +250,8 @@ convt3d_status convt3d_outer_prepare(convt3d_plan *plan, int *accepted, const ch
         prepare_phases(&g->axis[2], c);
     else
         prepare_row(&g->axis[2], c);
+    c->sums_bias = !c->x_is_a && meets_all(&g->axis[0]) && meets_all(&g->axis[1]) &&
+                   meets_all(&g->axis[2]);
     const int64_t block[5] = {c->taps, c->dots ? 1 : c->rows,
                               c->dots ? plan->type->lanes : c->b_length, g->groups, c->blocks};
     if (convt3d_bytes(block, 5, g->element, &c->sums_bytes)) {

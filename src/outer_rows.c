@@ -30,11 +30,37 @@ int64_t convt3d_outer_row(const convt3d_outer_task *t, const convt3d_side *side)
     return side->positions * (end - from);
 }
 
-/* A row's spans to 'to': across for vectors of channels, else channel by channel. */
-static void pack_row(const convt3d_outer_task *t, const convt3d_side *side, const convt3d_view *v,
-                     char *to, const char *from, const convt3d_span *span, int64_t spans) {
+/* Dots have grad_output parted by phase: span i and the one after it at once, where these are
+ * the even and the odd elements of a row. */
+static int gather_both(const convt3d_outer_task *t, const convt3d_rows *grid, int64_t i) {
+    const convt3d_span *even = &t->c->span[i], *odd = even + 1;
+    convt3d_rows both = *grid;
+    if (i + 1 >= t->c->spans || even->step != 2 || odd->step != 2 || grid->from_step[2] != 2)
+        return 0;
+    if (odd->from == even->from - 1) {
+        odd = even;
+        even = odd + 1;
+    }
+    if (odd->from != even->from + 1 || !even->count || !odd->count) return 0;
+    const int64_t element = element_of(t), first = t->c->span[i].from - even->from;
+    both.from = (const char *)grid->from - first * element;
+    both.to = (char *)grid->to + (even->to - t->c->span[i].to) * element;
+    both.odd = (char *)grid->to + (odd->to - t->c->span[i].to) * element;
+    both.count[2] = even->count;
+    both.odds = odd->count;
+    t->plan->type->gather(&both);
+    return 1;
+}
+
+/* A row's spans to 'to': across for vectors of channels, else channel by channel, and then
+ * 'rows' of them that follow each other in the caller's memory. */
+static void pack_rows(const convt3d_outer_task *t, const convt3d_side *side, const convt3d_view *v,
+                      char *to, const char *from, int64_t rows) {
     const convt3d_type_kernels *type = t->plan->type;
     const int64_t element = element_of(t), *stride = v->stride;
+    const convt3d_span whole = {0, 1, side->positions, 0};
+    const convt3d_span *span = side == &t->c->x ? &whole : t->c->span;
+    const int64_t spans = side == &t->c->x ? 1 : t->c->spans;
     int64_t channel, end;
     channels_of(t, side, &channel, &end);
     from += channel * stride[1] * element;
@@ -48,14 +74,27 @@ static void pack_row(const convt3d_outer_task *t, const convt3d_side *side, cons
             type->transpose(to + span[i].to * element, side->positions, p, step, 1, count, count,
                             end - channel);
         } else {
-            const convt3d_rows rows = {.to = to + span[i].to * element,
-                                       .to_step = {side->positions},
+            const convt3d_rows grid = {.to = to + span[i].to * element,
+                                       .to_step = {side->positions, convt3d_outer_row(t, side)},
                                        .from = p,
-                                       .from_step = {stride[1], 0, step},
-                                       .count = {end - channel, 1, count}};
-            type->gather(&rows);
+                                       .from_step = {stride[1], stride[3], step},
+                                       .count = {end - channel, rows, count}};
+            if (t->c->dots && side == &t->c->dy && gather_both(t, &grid, i))
+                i++;
+            else
+                type->gather(&grid);
         }
     }
+}
+
+/* How many rows of a side pack_rows() takes at once, where as many follow each other. */
+static int64_t rows_at_once(const convt3d_outer_task *t, const convt3d_side *side,
+                            const convt3d_view *v, int64_t rows) {
+    enum {
+        ROWS = 16 /* between two looks at the clock */
+    };
+    if (t->c->dots || !is_a(t, side) || v->stride[1] == 1) return 1;
+    return min64(rows, ROWS);
 }
 
 /* The sample and row of a plane, counted over all samples. */
@@ -68,15 +107,15 @@ static const char *row_at(const convt3d_outer_task *t, const convt3d_view *v,
 
 static int pack_x(const convt3d_outer_task *t) {
     const convt3d_side *side = &t->c->x;
-    const convt3d_span whole = {0, 1, side->positions, 0};
+    const convt3d_view *v = &t->call->input;
     const int64_t bytes = convt3d_outer_row(t, side) * element_of(t);
     char *to = t->x;
     for (int64_t plane = t->first[0]; plane < t->end[0]; plane++) {
-        for (int64_t h = t->first[1]; h < t->end[1]; h++, to += bytes) {
+        for (int64_t h = t->first[1], rows; h < t->end[1]; h += rows, to += rows * bytes) {
+            rows = rows_at_once(t, side, v, t->end[1] - h);
             if (convt3d_stopped(&t->call->job, t->thread)) return 0;
-            pack_row(t, side, &t->call->input, to,
-                     row_at(t, &t->call->input, side, plane, t->plan->geometry.axis[0].in, h),
-                     &whole, 1);
+            pack_rows(t, side, v, to,
+                      row_at(t, v, side, plane, t->plan->geometry.axis[0].in, h), rows);
         }
     }
     return 1;
@@ -85,16 +124,19 @@ static int pack_x(const convt3d_outer_task *t) {
 /* Halo isn't packed: taps are cut to where the data is real.  For dots it is zeros. */
 static int pack_dy(const convt3d_outer_task *t) {
     const convt3d_side *side = &t->c->dy;
-    const int64_t bytes = convt3d_outer_row(t, side) * element_of(t);
+    const convt3d_view *v = &t->call->output;
+    const int64_t bytes = convt3d_outer_row(t, side) * element_of(t), *list = t->list[1];
     char *to = t->dy;
     for (int64_t d = 0; d < t->listed[0]; d++) {
-        for (int64_t h = 0; h < t->listed[1]; h++, to += bytes) {
+        for (int64_t h = 0, rows; h < t->listed[1]; h += rows, to += rows * bytes) {
+            int64_t next = 1;
+            while (h + next < t->listed[1] && list[h + next] == list[h] + next) next++;
+            rows = rows_at_once(t, side, v, next);
             if (convt3d_stopped(&t->call->job, t->thread)) return 0;
-            if (t->c->dots) memset(to, 0, (size_t)bytes);
-            pack_row(t, side, &t->call->output, to,
-                     row_at(t, &t->call->output, side, t->list[0][d], t->plan->geometry.axis[0].out,
-                            t->list[1][h]),
-                     t->c->span, t->c->spans);
+            if (t->c->dots) memset(to, 0, (size_t)(rows * bytes));
+            pack_rows(t, side, v, to,
+                      row_at(t, v, side, t->list[0][d], t->plan->geometry.axis[0].out, list[h]),
+                      rows);
         }
     }
     return 1;
@@ -130,10 +172,40 @@ static void list_dy(convt3d_outer_task *t, int a) {
     }
 }
 
+/* ---- The bias gradient ------------------------------------------------------------------- */
+
+/* Whether the first x row that meets dy row o of an axis is one of the block: one block only
+ * has it so. */
+static int is_own(const convt3d_outer_task *t, int a, int64_t o) {
+    const convt3d_axis *axis = &t->plan->geometry.axis[a];
+    const int64_t sample = a ? 0 : o / axis->out, u = o - sample * axis->out + axis->before;
+    const int64_t i = max64(0, convt3d_ceil_div(u - (axis->kernel - 1), axis->stride));
+    return sample * axis->in + i >= t->first[a] && sample * axis->in + i < t->end[a];
+}
+
+/* Adds the block's own dy rows up, while they are close. */
+static void sum_rows(const convt3d_outer_task *t) {
+    const convt3d_side *side = &t->c->dy;
+    const int64_t row = convt3d_outer_row(t, side), element = element_of(t);
+    double *sums = (double *)t->call->scratch;
+    int64_t channel, end, h0 = 0, h1;
+    channels_of(t, side, &channel, &end);
+    while (h0 < t->listed[1] && !is_own(t, 1, t->list[1][h0])) h0++;
+    for (h1 = h0; h1 < t->listed[1] && is_own(t, 1, t->list[1][h1]);) h1++;
+    for (int64_t d = 0; d < t->listed[0]; d++) {
+        const char *from = t->dy + (d * t->listed[1] + h0) * row * element;
+        if (!is_own(t, 0, t->list[0][d])) continue;
+        for (int64_t k = channel; k < end; k++, from += side->positions * element)
+            sums[(t->group * side->channels + k) * CONVT3D_BIAS_PARTS + t->chunk] +=
+                t->plan->type->sum(from, row, h1 - h0, 1, side->positions);
+    }
+}
+
 int convt3d_outer_pack(convt3d_outer_task *t) {
     const int64_t rows = (t->end[0] - t->first[0]) * (t->end[1] - t->first[1]);
     for (int a = 0; a < 2; a++) list_dy(t, a);
     if (!pack_x(t) || !pack_dy(t)) return 0;
+    if (t->c->sums_bias && t->call->bias.data) sum_rows(t);
     t->clip = t->c->dots && t->plan->type->nonfinite(t->x, rows * convt3d_outer_row(t, &t->c->x));
     return 1;
 }

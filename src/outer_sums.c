@@ -49,7 +49,7 @@ static void write_dots(const convt3d_call *call, char *line, char *to, const cha
     const convt3d_outer *c = plan->details;
     const int64_t element = (int64_t)plan->geometry.element, lanes = plan->type->lanes;
     for (int64_t tap = 0; tap < c->taps; tap++) {
-        const double sum = plan->type->sum(sums + tap * lanes * element, 1, lanes);
+        const double sum = plan->type->sum(sums + tap * lanes * element, 0, 1, 1, lanes);
         if (element == 4)
             ((float *)line)[tap] = (float)sum;
         else
@@ -129,13 +129,13 @@ static void bias_task(void *arg, int64_t index, int thread) {
         sum += call->plan->type->sum(v->data + (n * v->stride[0] + channel * v->stride[1] +
                                                 d * v->stride[2] + h * v->stride[3]) *
                                                    (int64_t)g->element,
-                                     v->stride[4], g->axis[2].out);
+                                     0, 1, v->stride[4], g->axis[2].out);
         if ((row & 15) == 0 && convt3d_stopped(&call->job, thread)) return;
     }
     ((double *)call->scratch)[index] = sum;
 }
 
-static void store_bias(convt3d_call *call) {
+void convt3d_outer_store_bias(convt3d_call *call) {
     const convt3d_geometry *g = &call->plan->geometry;
     const double *part = (const double *)call->scratch;
     for (int64_t channel = 0; channel < g->out_channels; channel++, part += CONVT3D_BIAS_PARTS) {
@@ -152,5 +152,5 @@ static void store_bias(convt3d_call *call) {
 void convt3d_outer_bias(convt3d_call *call) {
     convt3d_parallel(&call->job, 1, call->plan->geometry.out_channels * CONVT3D_BIAS_PARTS,
                      bias_task, call);
-    if (!call->job.cancelled) store_bias(call);
+    if (!call->job.cancelled) convt3d_outer_store_bias(call);
 }
