@@ -41,7 +41,8 @@ typedef struct convt3d_outer {
     int64_t b_length;                /* B's channels, padded to whole vectors */
     int64_t taps;                    /* of the whole kernel */
     int64_t planes;                  /* batch * depth of x: what is cut into chunks */
-    int64_t chunks, a_splits;
+    int64_t chunks, a_splits; /* of the positions; of A's channels */
+    int64_t least_splits;     /* what A's would be for any number of threads */
     int64_t block[2];   /* x rows packed at a time: planes, height */
     int64_t block_sums; /* elements of the sums of one of A's blocks, or of one pair of
                            channels: [tap][rows][b_length], or [tap][lanes] */

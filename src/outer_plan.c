@@ -106,25 +106,31 @@ static int meets_all(const convt3d_axis *axis) {
  * are split by channels instead, and each task writes what it has summed up. */
 static void choose_chunks(const convt3d_plan *plan, convt3d_outer *c) {
     const int64_t budget = 8 << 20, own = 6 << 20, threads = plan->threads;
-    const int64_t fit = budget / (int64_t)c->sums_bytes;
+    const int64_t positions = 512; /* fewer aren't worth the sums of one more chunk */
+    const convt3d_axis *axis = plan->geometry.axis;
+    int64_t fit = budget / (int64_t)c->sums_bytes;
+    if (!c->dots && c->planes <= 16 * positions)
+        fit = min64(fit, (int64_t)((double)c->planes * (double)axis[1].in * (double)axis[2].in /
+                                   (double)positions));
     c->chunks = max64(1, min64(min64(16, c->planes), fit));
-    c->a_splits = 1;
+    c->a_splits = c->least_splits = 1;
     if (c->dots) return;
     const int64_t tasks = c->group_blocks * c->chunks;
     if (tasks < 2 * threads) c->a_splits = convt3d_ceil_div(2 * threads, tasks);
     if (c->chunks == 1) {
         const int64_t bytes = (int64_t)c->sums_bytes / c->group_blocks;
-        c->a_splits = max64(c->a_splits, convt3d_ceil_div(bytes, own));
+        c->least_splits = min64(convt3d_ceil_div(bytes, own), c->blocks);
+        c->a_splits = max64(c->a_splits, c->least_splits);
         c->a_splits = convt3d_ceil_div(c->a_splits, threads) * threads;
     }
     c->a_splits = min64(c->a_splits, c->blocks);
 }
 
-/* Elements of a packed row, all channels of a task's groups. */
+/* Elements of a packed row, all channels of a task, whatever the threads. */
 static double row_elements(const convt3d_outer *c, const convt3d_side *side) {
     const int is_a = (side == &c->x) == (c->x_is_a != 0);
-    const int64_t channels =
-        c->dots ? c->groups * side->channels : (is_a ? c->a_blocks * c->rows : c->b_length);
+    const int64_t own = convt3d_ceil_div(c->a_blocks, c->least_splits) * c->rows;
+    const int64_t channels = c->dots ? c->groups * side->channels : (is_a ? own : c->b_length);
     return (double)side->positions * (double)channels;
 }
 
