@@ -38,6 +38,8 @@ static void run_rolling(const convt3d_task *t) {
             if (!convt3d_correlate_gather(t, ready, needed)) return;
             ready = needed;
         }
+        if (t->asks && h + 1 < t->end[1])
+            convt3d_correlate_ask(t, ready, max64(ready, convt3d_correlate_needed(t, h + 1)));
         for (int64_t d = t->first[0]; d < t->end[0]; d++) {
             if (convt3d_stopped(&t->call->job, t->thread)) return;
             convt3d_correlate_run_row(t, t->unit0, t->unit1, d, h, 1);
@@ -118,6 +120,10 @@ static void run_task(void *arg, int64_t index, int thread) {
         t.carry = (convt3d_carry *)(scratch + c->at_carry);
         t.carries = convt3d_correlate_carries(c, t.cut);
         for (int64_t i = 0; i < t.carries; i++) t.carry[i].count = 0;
+    }
+    if (t.cut->rolling && t.cut->groups == 1 && t.from->stride[4] == 1) {
+        t.asks = (convt3d_asks *)(scratch + c->at_asks);
+        convt3d_asks_init(t.asks);
     }
     t.together = t.cut->together[t.cut->run == 1 && convt3d_correlate_across(&t, t.to)];
     t.lane_size = min64(t.together * t.cut->width, t.groups * c->m) * t.cut->tile_pitch *

@@ -30,6 +30,7 @@
 #ifndef CONVT3D_CORRELATE_H
 #define CONVT3D_CORRELATE_H
 
+#include "asks.h"
 #include "plan.h"
 #include "row.h"
 
@@ -104,7 +105,7 @@ typedef struct convt3d_correlate {
     int64_t first_position, positions; /* the lowest q0 of a lane; from there to the highest q1 */
     size_t zeros_bytes;                /* of a tile row of zeros */
     size_t thread_bytes;               /* scratch of one thread, and where its parts start */
-    size_t at_tile, at_turned, at_full, at_zero, at_carry, at_program, at_order, at_list[2];
+    size_t at_tile, at_turned, at_full, at_zero, at_carry, at_asks, at_program, at_order, at_list[2];
 } convt3d_correlate;
 
 enum {
@@ -166,6 +167,7 @@ typedef struct convt3d_task {
     /* 'zero': a row of zeros; some of -0 in a plan with an activation. */
     char *slab, *tile, *turned, *full, *zero;
     convt3d_program *program;
+    convt3d_asks *asks;          /* NULL: none ever */
     int64_t *list[2], listed[2]; /* source rows that are in the slab, rising */
     int64_t *order;              /* where along the height they are there */
 } convt3d_task;
@@ -208,6 +210,9 @@ int64_t convt3d_correlate_needed(const convt3d_task *t, int64_t h);
 /* correlate_gather.c: the caller's rows into the slab, along the height those from one
  * place in the list to another; 0 if the run was stopped. */
 int convt3d_correlate_gather(const convt3d_task *t, int64_t from, int64_t end);
+
+/* Lists the same rows to be asked for. */
+void convt3d_correlate_ask(const convt3d_task *t, int64_t from, int64_t end);
 
 /* How much nearer to its start the strip's row holds what the whole row holds in
  * this part. */

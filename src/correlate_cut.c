@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-static const double OWN_CACHE = 768 * 1024, SHARED_CACHE = 3072 * 1024;
+static const double OWN_CACHE = 768 * 1024, ROLLING_CACHE = 448 * 1024, SHARED_CACHE = 3072 * 1024;
 static const double HEAVY_WEIGHTS = 1024 * 1024, SHARED_WEIGHTS = 512 * 1024,
                     NEAR_WEIGHTS = 192 * 1024;
 
@@ -93,7 +93,7 @@ static int rolls(const convt3d_plan *plan, const convt3d_correlate *c, const con
     const int64_t many = 8; /* channels: fewer are gathered in no time */
     const int dense = plan->direction == CONVT3D_BACKWARD_INPUT || convt3d_is_merged(c);
     return dense && c->k * cut->groups >= many && cut->run == 1 && cut->flat == 1 && cut->strips == 1 && !cut->by_phase &&
-           c->axis[1].mode == CONVT3D_ZEROS && window_of(c) > c->axis[1].stride && /* 1 with merged phases */
+           c->axis[1].mode == CONVT3D_ZEROS && window_of(c) >= c->axis[1].stride && /* 1 with merged phases */
            weight_bytes(plan, c, c->m) * (double)cut->groups <= SHARED_WEIGHTS;
 }
 
@@ -110,6 +110,8 @@ static void choose_blocks(const convt3d_plan *plan, const convt3d_correlate *c, 
     for (int a = 0; a < 2 && plan->direction == CONVT3D_FORWARD; a++)
         unit[a] = min64(c->axis[a].stride, c->results[a]);
     for (int a = 0; a < 2; a++) set_block(plan, c, cut, a, unit[a]);
+    /* Those that come next have to be there as well. */
+    if (cut->rolling && cut->groups == 1) cache = ROLLING_CACHE;
     if (slab_bytes(plan, c, cut) > cache) unit[0] = unit[1] = 1;
     choose_shape(plan, c, cut, cache, unit);
     while (!heavy && tasks_of(cut) < wanted) {
@@ -448,6 +450,15 @@ int convt3d_correlate_size_scratch(const convt3d_plan *plan, convt3d_correlate *
                                                          convt3d_correlate_carries(c, &c->cut[1])),
                                    sizeof(convt3d_carry)))
         return 0;
+    c->at_asks = total = convt3d_round_up(total);
+    if (c->cut[0].rolling || c->cut[1].rolling) {
+        int64_t most = 0;
+        for (int i = 0; i < 2; i++)
+            most = max64(most, c->cut[i].slab_rows[0] * c->cut[i].ring * c->cut[i].groups);
+        if (!convt3d_grow(&total, 1, sizeof(convt3d_asks)) ||
+            !convt3d_grow(&total, (size_t)most, (size_t)c->k * sizeof(char *)))
+            return 0;
+    }
     c->at_program = total = convt3d_round_up(total);
     if (!convt3d_grow(&total, 1, sizeof(convt3d_program))) return 0;
     for (int a = 0; a < 2; a++) {

@@ -208,3 +208,23 @@ int convt3d_correlate_gather(const convt3d_task *t, int64_t from, int64_t end) {
     }
     return 1;
 }
+
+/* ---- Ahead of time ------------------------------------------------------------------ */
+
+void convt3d_correlate_ask(const convt3d_task *t, int64_t from, int64_t end) {
+    const int64_t element = (int64_t)t->plan->geometry.element, *stride = t->from->stride;
+    const int64_t channels = t->groups * t->c->k;
+    convt3d_asks *asks = t->asks;
+    const char *base =
+        t->from->data + (t->sample * stride[0] + t->group * t->c->k * stride[1]) * element;
+    convt3d_asks_clear(asks, t->from->size[4] * element);
+    for (int64_t d = 0; d < t->listed[0]; d++) {
+        for (int64_t k = 0; k < channels; k++) {
+            for (int64_t h = from; h < end; h++)
+                asks->row[asks->count++] = base + (t->list[0][d] * stride[2] + k * stride[1] +
+                                                   t->list[1][h] * stride[3]) *
+                                                      element;
+        }
+    }
+    convt3d_asks_ready(asks);
+}

@@ -60,6 +60,7 @@ static void multiply_straight(const convt3d_task *t, int64_t rows, convt3d_tile 
         if (i % 64 == 63 && convt3d_stopped(&t->call->job, t->thread)) return;
         tile.b = b + start * lanes * element;
         tile.c = c + start * lanes * element;
+        convt3d_asks_take(t->asks, &tile);
         if (tile.a_row == 1)
             t->type->gemm[rows - 1][width - 1](&tile);
         else
@@ -115,6 +116,7 @@ static void multiply_turned(const convt3d_task *t, const unit *u, convt3d_tile *
         if (i % 64 == 63 && convt3d_stopped(&t->call->job, t->thread)) return;
         tile->a = a + start * element;
         tile->c = t->turned + start * width * element;
+        convt3d_asks_take(t->asks, tile);
         t->type->gemm[rows - 1][vectors - 1](tile);
     }
     t->type->transpose(c, t->cut->tile_pitch, t->turned, width, 1, count, count, channels);

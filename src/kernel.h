@@ -35,6 +35,10 @@ typedef struct convt3d_tile {
     int64_t count;
     int accumulate;
     int64_t times, a_next, b_next, c_next;
+    /* Memory that somebody will read soon: rows of 'ask_bytes', some asked for with each
+     * segment, ask_each*count rows or 'asks' if these are fewer. */
+    const char *const *ask;
+    int64_t asks, ask_each, ask_bytes;
 } convt3d_tile;
 
 typedef void convt3d_gemm(const convt3d_tile *tile);

@@ -68,6 +68,7 @@ static void multiply(const task *t, int64_t block, int64_t line, int64_t tap, in
         const int64_t end = convt3d_part_start(vectors, tiles, i + 1) * type->lanes;
         tile.b = b + start * element;
         tile.c = sums + start * element;
+        convt3d_asks_take(t->asks, &tile);
         type->gemm_apart[rows - 1][(end - start) / type->lanes - 1](&tile);
     }
 }
@@ -158,10 +159,9 @@ static int64_t list_segments(const task *t, int64_t kd, int64_t kh) {
     return count;
 }
 
-/* The x rows first..end, with all that they meet; 0 if the run was stopped. */
+/* The x rows first..end, packed, with all that they meet; 0 if the run was stopped. */
 static int run_block(task *t) {
     const convt3d_axis *axis = t->plan->geometry.axis;
-    if (!convt3d_outer_pack(t)) return 0;
     for (int64_t kd = 0; kd < axis[0].kernel; kd++) {
         for (int64_t kh = 0; kh < axis[1].kernel; kh++) {
             const int64_t line = kd * axis[1].kernel + kh, count = list_segments(t, kd, kh);
@@ -178,18 +178,31 @@ static int run_block(task *t) {
     return 1;
 }
 
-static int run_chunk(task *t, int64_t chunk) {
+/* The block of x rows after the task's, of the same planes or the next; 0: there is none. */
+static int next_block(const task *t, int64_t planes_end, int64_t first[2], int64_t end[2]) {
     const convt3d_outer *c = t->c;
     const int64_t height = t->plan->geometry.axis[1].in;
-    const int64_t end = convt3d_part_start(c->planes, c->chunks, chunk + 1);
-    for (int64_t plane = convt3d_part_start(c->planes, c->chunks, chunk); plane < end;
-         plane = t->end[0]) {
-        t->first[0] = plane;
-        t->end[0] = min64(plane + c->block[0], end);
-        for (t->first[1] = 0; t->first[1] < height; t->first[1] = t->end[1]) {
-            t->end[1] = min64(t->first[1] + c->block[1], height);
-            if (!run_block(t)) return 0;
-        }
+    const int more = t->end[1] < height; /* of the same planes */
+    first[0] = more ? t->first[0] : t->end[0];
+    end[0] = more ? t->end[0] : min64(first[0] + c->block[0], planes_end);
+    first[1] = more ? t->end[1] : 0;
+    end[1] = min64(first[1] + c->block[1], height);
+    return first[0] < planes_end && first[1] < height;
+}
+
+static int run_chunk(task *t, int64_t chunk) {
+    const convt3d_outer *c = t->c;
+    const int64_t planes_end = convt3d_part_start(c->planes, c->chunks, chunk + 1);
+    int64_t first[2], end[2];
+    t->first[0] = t->end[0] = convt3d_part_start(c->planes, c->chunks, chunk);
+    t->end[1] = t->plan->geometry.axis[1].in;
+    for (int more = next_block(t, planes_end, first, end); more;) {
+        memcpy(t->first, first, sizeof first);
+        memcpy(t->end, end, sizeof end);
+        if (!convt3d_outer_pack(t)) return 0;
+        more = next_block(t, planes_end, first, end);
+        if (more && t->asks) convt3d_outer_ask(t, first, end);
+        if (!run_block(t)) return 0;
     }
     return 1;
 }
@@ -217,6 +230,10 @@ static void run_task(void *arg, int64_t index, int thread) {
         t.list[a] = table;
         t.meets[a] = table += c->dy_rows[a];
         table += c->block[a] * plan->geometry.axis[a].kernel;
+    }
+    if (c->asks && call->output.stride[4] == 1) {
+        t.asks = (convt3d_asks *)(scratch + c->at_asks);
+        convt3d_asks_init(t.asks);
     }
     const int64_t block_bytes = c->block_sums * element_of(&t);
     const int64_t blocks = c->dots ? t.groups * c->blocks : t.block1 - t.block0;

@@ -19,6 +19,7 @@
 #ifndef CONVT3D_OUTER_H
 #define CONVT3D_OUTER_H
 
+#include "asks.h"
 #include "plan.h"
 #include "row.h"
 
@@ -51,9 +52,10 @@ typedef struct convt3d_outer {
     int64_t spans;
     convt3d_tap *tap;   /* on the width axis */
     convt3d_span *span; /* dy row to packed row */
+    int asks;           /* a block's rows are asked for while the one before is multiplied */
     size_t sums_bytes;  /* of one chunk: [group][block][block_sums] */
     size_t bias_bytes, thread_bytes;
-    size_t at_dy, at_segments, at_line, at_tables, at_sums; /* in a thread's scratch */
+    size_t at_dy, at_asks, at_segments, at_line, at_tables, at_sums; /* in a thread's scratch */
 } convt3d_outer;
 
 enum {
@@ -76,11 +78,16 @@ typedef struct convt3d_outer_task {
     char *x, *dy, *sums;         /* 'sums': of block0 */
     int clip;                    /* dots keep off the halo: x has an Inf or NaN */
     convt3d_segment *segment;
+    convt3d_asks *asks; /* NULL: none ever */
 } convt3d_outer_task;
 
 /* outer_rows.c: packs the rows of a block, and works out what meets what; 0 if the
  * run was stopped.  A row of a side has this many elements. */
 int convt3d_outer_pack(convt3d_outer_task *t);
+/* The dy rows of the block after this one, if it is first..end: lists those that this one
+ * has not packed, to be asked for. */
+void convt3d_outer_ask(const convt3d_outer_task *t, const int64_t first[2], const int64_t end[2]);
+
 int64_t convt3d_outer_row(const convt3d_outer_task *t, const convt3d_side *side);
 
 /* outer_sums.c: adds the chunks of one block of sums up and writes its weights; the

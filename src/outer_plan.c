@@ -142,11 +142,20 @@ static int64_t dy_planes(const convt3d_axis *axis, int64_t planes) {
     return planes > INT64_MAX / each ? samples * one : min64(samples * one, planes * each);
 }
 
+/* Whether there is room in a core's cache for the rows that come next: not beside many sums.
+ * Only grad_output is asked for, which has more than its share with strides. */
+static int has_room(const convt3d_plan *plan, const convt3d_outer *c) {
+    const convt3d_axis *axis = plan->geometry.axis;
+    return !c->dots && axis[0].mode == CONVT3D_ZEROS && axis[1].mode == CONVT3D_ZEROS &&
+           axis[0].stride * axis[1].stride > 1 &&
+           c->sums_bytes / (size_t)plan->geometry.groups <= 256 * 1024;
+}
+
 /* As many x rows as fit a core's cache with what they meet, in the shape that packs
  * the fewest dy rows again and again.  It is part of the order of additions, so that it
  * may not depend on threads. */
 static void choose_block(const convt3d_plan *plan, convt3d_outer *c) {
-    const double cache = 896 * 1024;
+    const double cache = c->asks ? 512 * 1024 : 896 * 1024; /* with what comes next */
     const convt3d_axis *axis = plan->geometry.axis;
     const int64_t planes = convt3d_ceil_div(max64(c->planes, 1), c->chunks);
     const double element = (double)plan->geometry.element;
@@ -197,11 +206,17 @@ static int grow_rows(size_t *total, const convt3d_plan *plan, const convt3d_oute
 static int size_scratch(const convt3d_plan *plan, convt3d_outer *c) {
     const size_t element = plan->geometry.element;
     const convt3d_axis *axis = plan->geometry.axis;
-    size_t total = 0;
+    const int64_t asks[4] = {c->dy_rows[0], c->dy_rows[1], c->dy.channels, 1};
+    size_t total = 0, bytes;
     if (!grow_rows(&total, plan, c, &c->x, c->block)) return 0;
     c->at_dy = total;
     if (!grow_rows(&total, plan, c, &c->dy, c->dy_rows)) return 0;
-    c->at_segments = total;
+    c->at_asks = total;
+    if (c->asks && (!convt3d_grow(&total, 1, sizeof(convt3d_asks)) ||
+                    !convt3d_bytes(asks, 4, sizeof(char *), &bytes) ||
+                    !convt3d_grow(&total, 1, bytes)))
+        return 0;
+    c->at_segments = total = convt3d_round_up(total);
     if (!convt3d_grow(&total, CONVT3D_OUTER_ROWS, sizeof(convt3d_segment))) return 0;
     c->at_line = total = convt3d_round_up(total);
     if (!convt3d_grow(&total, (size_t)c->taps + (size_t)plan->type->lanes, element)) return 0;
@@ -263,6 +278,7 @@ convt3d_status convt3d_outer_prepare(convt3d_plan *plan, int *accepted, const ch
     if (convt3d_bytes(block, 5, g->element, &c->sums_bytes)) {
         c->block_sums = block[0] * block[1] * block[2];
         c->sums_bytes = convt3d_round_up(c->sums_bytes);
+        c->asks = has_room(plan, c);
         choose_chunks(plan, c);
         choose_block(plan, c);
         if (size_scratch(plan, c)) {

@@ -172,6 +172,41 @@ static void list_dy(convt3d_outer_task *t, int a) {
     }
 }
 
+/* ---- Ahead of time ----------------------------------------------------------------------- */
+
+/* The dy rows between the first and the last that x rows first to end meet, without a fold:
+ * planes counted over all samples, of one sample. */
+static void reached(const convt3d_outer_task *t, int a, int64_t first, int64_t end, int64_t o[2]) {
+    const convt3d_axis *axis = &t->plan->geometry.axis[a];
+    const int64_t sample = a ? 0 : first / axis->in, i0 = first - sample * axis->in;
+    const int64_t i1 = min64(end - sample * axis->in, axis->in) - 1;
+    const int64_t reach = (axis->kernel - 1) * axis->dilation;
+    o[0] = sample * axis->out + max64(i0 * axis->stride - axis->before, 0);
+    o[1] = sample * axis->out + min64(i1 * axis->stride + reach - axis->before + 1, axis->out);
+}
+
+void convt3d_outer_ask(const convt3d_outer_task *t, const int64_t first[2], const int64_t end[2]) {
+    const convt3d_view *v = &t->call->output;
+    const convt3d_side *side = &t->c->dy;
+    const int64_t most = t->c->dy_rows[0] * t->c->dy_rows[1] * side->channels;
+    int64_t o[2][2], channel, last;
+    channels_of(t, side, &channel, &last);
+    convt3d_asks_clear(t->asks, v->size[4] * element_of(t));
+    for (int a = 0; a < 2; a++) reached(t, a, first[a], end[a], o[a]);
+    for (int64_t d = o[0][0]; d < o[0][1]; d++) {
+        const int here = convt3d_list_has(t->list[0], t->listed[0], d);
+        for (int64_t k = channel; k < last; k++) {
+            for (int64_t h = o[1][0]; h < o[1][1] && t->asks->count < most; h++) {
+                if (here && convt3d_list_has(t->list[1], t->listed[1], h)) continue;
+                t->asks->row[t->asks->count++] =
+                    row_at(t, v, side, d, t->plan->geometry.axis[0].out, h) +
+                    k * v->stride[1] * element_of(t);
+            }
+        }
+    }
+    convt3d_asks_ready(t->asks);
+}
+
 /* ---- The bias gradient ------------------------------------------------------------------- */
 
 /* Whether the first x row that meets dy row o of an axis is one of the block: one block only

@@ -47,6 +47,11 @@ int64_t convt3d_list_place(const int64_t *list, int64_t count, int64_t row) {
     return low;
 }
 
+int convt3d_list_has(const int64_t *list, int64_t count, int64_t row) {
+    const int64_t at = convt3d_list_place(list, count, row);
+    return at < count && list[at] == row;
+}
+
 int64_t convt3d_list_add(int64_t *list, int64_t count, int64_t row) {
     int64_t at = convt3d_list_place(list, count, row);
     if (at < count && list[at] == row) return count;

@@ -24,6 +24,9 @@ int64_t convt3d_phase_row(const convt3d_axis *axis, convt3d_tap *taps, convt3d_s
 /* The place of a row in a rising list (or where it belongs), by bisection. */
 int64_t convt3d_list_place(const int64_t *list, int64_t count, int64_t row);
 
+/* Whether a rising list has a row. */
+int convt3d_list_has(const int64_t *list, int64_t count, int64_t row);
+
 /* Puts a row into a rising list if it isn't there; returns the new count. */
 int64_t convt3d_list_add(int64_t *list, int64_t count, int64_t row);
 
