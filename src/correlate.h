@@ -59,7 +59,6 @@ typedef struct convt3d_cut {
     int64_t block[2], blocks[2];   /* result rows of a task, and how many blocks that makes */
     int64_t unit_splits;           /* tasks that share a slab's rows, by units */
     int64_t slab_rows[2];          /* the most source rows of a task */
-    int rolling;                   /* source rows come, and go, with each height */
     int64_t ring;                  /* those along the height that the slab holds at once */
     int64_t row_length;            /* positions of a slab row */
     int64_t flat;                  /* the most result rows that are run as one long one */
@@ -68,11 +67,12 @@ typedef struct convt3d_cut {
      * computes. */
     int by_phase;                   /* rows of one stride phase one after another */
     int turned;                     /* vectors lie along channels */
+    int rolling;                    /* source rows come, and go, with each height */
+    int by_chunk;                   /* units take turns, segment by segment */
     int64_t rows, vectors;          /* of the largest tile */
     int64_t width, in_panel, units; /* a unit's channels; units of a panel, of a group */
     int64_t share;                  /* units that a row's program is made for at once */
     int64_t chunk;                  /* source channels of a segment at most */
-    int by_chunk;                   /* units take turns, segment by segment */
     int64_t together[2];            /* units whose rows are computed and stored at once: as a
                                        rule, and where channels lie closest in memory */
 } convt3d_cut;
@@ -105,7 +105,8 @@ typedef struct convt3d_correlate {
     int64_t first_position, positions; /* the lowest q0 of a lane; from there to the highest q1 */
     size_t zeros_bytes;                /* of a tile row of zeros */
     size_t thread_bytes;               /* scratch of one thread, and where its parts start */
-    size_t at_tile, at_turned, at_full, at_zero, at_carry, at_asks, at_program, at_order, at_list[2];
+    size_t at_tile, at_turned, at_full, at_zero, at_carry, at_asks, at_program, at_order,
+        at_list[2];
 } convt3d_correlate;
 
 enum {
@@ -113,8 +114,8 @@ enum {
     CONVT3D_STEPS = 64,
     CONVT3D_PAIRS = 64,
     CONVT3D_ZEROS_LENGTH = 64,
-    CONVT3D_SHORT_ROW = 8, /* positions: samples of a batch go side by side, */
-    CONVT3D_SAMPLES = 8,   /* if there are that many */
+    CONVT3D_SHORT_ROW = 8,          /* positions: samples of a batch go side by side, */
+    CONVT3D_SAMPLES = 8,            /* if there are that many */
     CONVT3D_RUN_BYTES = 160,        /* of the samples side by side: at most CONVT3D_ZEROS_LENGTH */
     CONVT3D_CHANNEL_BYTES = 256,    /* of the channels that are stored at once */
     CONVT3D_STREAM_BYTES = 16 << 20 /* results larger than this go past the caches */
@@ -152,8 +153,8 @@ typedef struct convt3d_task {
     convt3d_call *call;
     const convt3d_view *from, *to; /* sources, results */
     int thread, by_pieces;
-    int stream;            /* results go past the caches */
-    convt3d_carry *carry;  /* for rows that share cache lines with the next; else NULL */
+    int stream;           /* results go past the caches */
+    convt3d_carry *carry; /* for rows that share cache lines with the next; else NULL */
     int64_t carries;
     int64_t sample, run, group, groups;
     int64_t first[2], end[2]; /* result rows: depth, height */
@@ -184,6 +185,11 @@ static inline int convt3d_is_uneven(const convt3d_correlate *c) {
 
 static inline int convt3d_is_few(const convt3d_correlate *c, int a, int64_t k) {
     return k == c->axis[a].kernel - 1 && c->last[a] < c->merged[a];
+}
+
+/* Whether result rows are put together whole before their borders are folded. */
+static inline int convt3d_folds_rows(const convt3d_plan *plan) {
+    return plan->direction == CONVT3D_FORWARD && plan->geometry.axis[2].mode != CONVT3D_ZEROS;
 }
 
 static inline int convt3d_is_merged(const convt3d_correlate *c) {
@@ -241,8 +247,12 @@ int64_t convt3d_correlate_pack_tasks(const convt3d_plan *plan);
 void convt3d_correlate_pack(const convt3d_plan *plan, const convt3d_view *w, convt3d_packed *packed,
                             int64_t index);
 
-/* correlate_cut.c: the two cuts; scratch (0 if it is too large for any memory). */
+/* correlate_cut.c: the two cuts. */
 void convt3d_correlate_choose_cuts(const convt3d_plan *plan, convt3d_correlate *c);
+
+/* correlate_scratch.c: sets the distances of rows, and the scratch; 0 if they are too large for
+ * any memory. */
+int convt3d_correlate_set_pitches(const convt3d_plan *plan, convt3d_cut *cut);
 int convt3d_correlate_size_scratch(const convt3d_plan *plan, convt3d_correlate *c);
 
 /* correlate_plan.c; the rest of the algorithm is in correlate.c. */

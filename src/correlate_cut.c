@@ -1,11 +1,7 @@
-/* correlate_cut: how forward and backward_input are cut into tasks and tiles, and what
- * scratch that takes.
+/* correlate_cut: how forward and backward_input are cut into tasks and tiles.
  * SPDX-License-Identifier: MIT */
 #include "correlate.h"
-#include "error.h"
 #include "tiles.h"
-
-#include <string.h>
 
 static const double OWN_CACHE = 768 * 1024, ROLLING_CACHE = 448 * 1024, SHARED_CACHE = 3072 * 1024;
 static const double HEAVY_WEIGHTS = 1024 * 1024, SHARED_WEIGHTS = 512 * 1024,
@@ -32,8 +28,8 @@ static void set_block(const convt3d_plan *plan, const convt3d_correlate *c, conv
     cut->block[a] = block;
     cut->blocks[a] = convt3d_ceil_div(c->results[a], block);
     cut->slab_rows[a] = sources_of(plan, c, a, block);
-    if (a == 1) cut->ring = cut->rolling ? min64(window_of(c), cut->slab_rows[1])
-                                         : cut->slab_rows[1];
+    if (a == 1)
+        cut->ring = cut->rolling ? min64(window_of(c), cut->slab_rows[1]) : cut->slab_rows[1];
 }
 
 /* The packed weights of 'width' result channels. */
@@ -43,9 +39,8 @@ static double weight_bytes(const convt3d_plan *plan, const convt3d_correlate *c,
 
 static double slab_bytes(const convt3d_plan *plan, const convt3d_correlate *c,
                          const convt3d_cut *cut) {
-    return (double)cut->slab_rows[0] * (double)cut->ring * (double)cut->groups *
-           (double)c->k * (double)cut->row_length * (double)cut->run *
-           (double)plan->geometry.element;
+    return (double)cut->slab_rows[0] * (double)cut->ring * (double)cut->groups * (double)c->k *
+           (double)cut->row_length * (double)cut->run * (double)plan->geometry.element;
 }
 
 static double tasks_of(const convt3d_cut *cut) {
@@ -92,8 +87,9 @@ static void choose_shape(const convt3d_plan *plan, const convt3d_correlate *c, c
 static int rolls(const convt3d_plan *plan, const convt3d_correlate *c, const convt3d_cut *cut) {
     const int64_t many = 8; /* channels: fewer are gathered in no time */
     const int dense = plan->direction == CONVT3D_BACKWARD_INPUT || convt3d_is_merged(c);
-    return dense && c->k * cut->groups >= many && cut->run == 1 && cut->flat == 1 && cut->strips == 1 && !cut->by_phase &&
-           c->axis[1].mode == CONVT3D_ZEROS && window_of(c) >= c->axis[1].stride && /* 1 with merged phases */
+    return dense && c->k * cut->groups >= many && cut->run == 1 && cut->flat == 1 &&
+           cut->strips == 1 && !cut->by_phase && c->axis[1].mode == CONVT3D_ZEROS &&
+           window_of(c) >= c->axis[1].stride && /* 1 with merged phases */
            weight_bytes(plan, c, c->m) * (double)cut->groups <= SHARED_WEIGHTS;
 }
 
@@ -122,10 +118,6 @@ static void choose_blocks(const convt3d_plan *plan, const convt3d_correlate *c, 
         set_block(plan, c, cut, a, half < cut->block[a] ? half : cut->block[a] - unit[a]);
     }
     split_units(cut, wanted / 2);
-}
-
-static int folds_rows(const convt3d_plan *plan) {
-    return plan->direction == CONVT3D_FORWARD && plan->geometry.axis[2].mode != CONVT3D_ZEROS;
 }
 
 static void set_strips(const convt3d_correlate *c, convt3d_cut *cut, int64_t strips) {
@@ -163,14 +155,15 @@ static void choose_run(const convt3d_plan *plan, const convt3d_correlate *c, con
     double one;
     int64_t most = line;
     set_strips(c, cut, 1);
-    for (int64_t n = 2; !folds_rows(plan) && rows * (double)run * (double)cut->row_length > cache &&
-                        c->positions / n >= STRIP;
+    for (int64_t n = 2;
+         !convt3d_folds_rows(plan) && rows * (double)run * (double)cut->row_length > cache &&
+         c->positions / n >= STRIP;
          n *= 2)
         set_strips(c, cut, n);
     one = (double)sources_of(plan, c, 0, 1) * (double)sources_of(plan, c, 1, 1) * (double)c->k *
               (double)cut->row_length +
           (double)c->lanes * (double)CONVT3D_MAX_ROWS * (double)cut->strip;
-    if (folds_rows(plan)) one += (double)g->axis[2].full;
+    if (convt3d_folds_rows(plan)) one += (double)g->axis[2].full;
     while (most > 1 && (double)most * one * (double)g->element > cache) most--;
     if (most > plan->type->lanes) most -= most % plan->type->lanes;
     cut->runs = convt3d_ceil_div(g->batch, most);
@@ -289,9 +282,8 @@ static void choose_flat(const convt3d_plan *plan, const convt3d_correlate *c, co
     cut->flat = 1;
     const double one = choose_tiles(plan, c, cut);
     if (c->clip || cut->run > 1 || cut->strips > 1 ||
-        c->lane_length > (in_order ? LONG_ENOUGH : LONG) ||
-        c->axis[1].stride > CONVT3D_TEETH || c->axis[1].mode != CONVT3D_ZEROS ||
-        c->axis[2].mode != CONVT3D_ZEROS)
+        c->lane_length > (in_order ? LONG_ENOUGH : LONG) || c->axis[1].stride > CONVT3D_TEETH ||
+        c->axis[1].mode != CONVT3D_ZEROS || c->axis[2].mode != CONVT3D_ZEROS)
         return;
     flat.flat = min64(rows, convt3d_ceil_div(POSITIONS, max64(c->row_length, 1)));
     const double most = (c->lane_length > SHORT ? 0.95 : 1) * one * (double)flat.flat;
@@ -349,28 +341,13 @@ static void choose_groups(const convt3d_plan *plan, const convt3d_correlate *c, 
     cut->groups = convt3d_ceil_div(g->groups, cut->group_blocks);
 }
 
-/* Rows of the slab and of the tile.  Rows of runs are an odd number of cache
- * lines apart, or the channels of one position would share a cache's set. */
-static int set_pitches(const convt3d_plan *plan, convt3d_cut *cut) {
-    const int64_t lanes = plan->type->lanes;
-    const int64_t line = CONVT3D_ALIGN / (int64_t)plan->geometry.element;
-    if (max64(cut->row_length, cut->strip) > (INT64_MAX - 4 * (lanes + line)) / cut->run) return 0;
-    cut->row_pitch = cut->row_length * cut->run;
-    if (cut->flat > 1) cut->row_pitch *= cut->slab_rows[1];
-    if (cut->run > 1 || cut->flat > 1)
-        cut->row_pitch = (convt3d_ceil_div(cut->row_pitch, line) | 1) * line;
-    const int64_t positions = cut->strip + (cut->flat - 1) * cut->row_length;
-    cut->tile_pitch = convt3d_ceil_div(positions * cut->run, lanes) * lanes + lanes;
-    return 1;
-}
-
 /* A core's own cache holds the slab of one sample; that of a run may take more,
  * since its rows are read from one end to the other. */
 static void finish_cut(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut) {
     choose_flat(plan, c, cut);
     choose_groups(plan, c, cut);
     choose_blocks(plan, c, cut, cut->run > 1 ? SHARED_CACHE : OWN_CACHE);
-    if (!set_pitches(plan, cut)) return;
+    if (!convt3d_correlate_set_pitches(plan, cut)) return;
     choose_together(plan, c, cut);
     choose_chunk(plan, c, cut);
 }
@@ -391,83 +368,7 @@ void convt3d_correlate_choose_cuts(const convt3d_plan *plan, convt3d_correlate *
     choose_run(plan, c, &c->cut[1], SHARED_CACHE);
     finish_cut(plan, c, &c->cut[1]);
     /* Very short rows: samples make them longer, whatever the order of memory. */
-    if (c->cut[1].run >= CONVT3D_SAMPLES && c->lane_length <= CONVT3D_SHORT_ROW && c->cut[1].strips == 1)
+    if (c->cut[1].run >= CONVT3D_SAMPLES && c->lane_length <= CONVT3D_SHORT_ROW &&
+        c->cut[1].strips == 1)
         c->cut[0] = c->cut[1];
-}
-
-/* One part of the scratch: the larger of what the two cuts need. */
-static int size_part(const convt3d_plan *plan, int64_t sizes[2][4], int64_t slack, size_t *total) {
-    size_t bytes[2] = {0, 0}, element = plan->geometry.element;
-    for (int i = 0; i < 2; i++) {
-        if (!convt3d_bytes(sizes[i], 4, element, &bytes[i])) return 0;
-    }
-    if (!convt3d_grow(total, 1, bytes[0] > bytes[1] ? bytes[0] : bytes[1]) ||
-        !convt3d_grow(total, (size_t)slack, element))
-        return 0;
-    *total = convt3d_round_up(*total);
-    return 1;
-}
-
-int64_t convt3d_correlate_carries(const convt3d_correlate *c, const convt3d_cut *cut) {
-    return cut->groups * c->m * (cut->rolling ? cut->block[0] : 1);
-}
-
-/* Lays out a thread's scratch: slab, tile rows, turned tile rows, full row, zeros, carries,
- * program, the two lists of source rows.  Tiles read and write past their ends, by less
- * than a vector. */
-int convt3d_correlate_size_scratch(const convt3d_plan *plan, convt3d_correlate *c) {
-    int64_t slab[2][4], tile[2][4], turned[2][4], row[2][4];
-    const int64_t lanes = plan->type->lanes;
-    const int64_t full = folds_rows(plan) ? plan->geometry.axis[2].full : 0;
-    size_t total = 0;
-    for (int i = 0; i < 2; i++) {
-        convt3d_cut *cut = &c->cut[i];
-        if (!set_pitches(plan, cut)) return 0;
-        const int64_t together = max64(cut->together[0], cut->together[1]);
-        const int64_t sizes[4][4] = {{cut->slab_rows[0], cut->flat > 1 ? 1 : cut->ring,
-                                      cut->groups * c->k, cut->row_pitch},
-                                     {max64(c->lanes, 1), together, cut->width, cut->tile_pitch},
-                                     {cut->turned, cut->tile_pitch, cut->width + lanes, 1},
-                                     {1, 1, cut->run, full}};
-        memcpy(slab[i], sizes[0], sizeof slab[i]);
-        memcpy(tile[i], sizes[1], sizeof tile[i]);
-        memcpy(turned[i], sizes[2], sizeof turned[i]);
-        memcpy(row[i], sizes[3], sizeof row[i]);
-    }
-    if (!size_part(plan, slab, lanes, &total)) return 0;
-    c->at_tile = total;
-    if (!size_part(plan, tile, 0, &total)) return 0;
-    c->at_turned = total;
-    if (!size_part(plan, turned, 0, &total)) return 0;
-    c->at_full = total;
-    if (!size_part(plan, row, 0, &total)) return 0;
-    c->at_zero = total;
-    c->zeros_bytes = (size_t)max64(CONVT3D_ZEROS_LENGTH + lanes, c->cut[0].tile_pitch) *
-                     plan->geometry.element; /* no longer than the tile itself */
-    if (!convt3d_grow(&total, 1, c->zeros_bytes)) return 0;
-    c->at_carry = total = convt3d_round_up(total);
-    if (c->stream && !convt3d_grow(&total, (size_t)max64(convt3d_correlate_carries(c, &c->cut[0]),
-                                                         convt3d_correlate_carries(c, &c->cut[1])),
-                                   sizeof(convt3d_carry)))
-        return 0;
-    c->at_asks = total = convt3d_round_up(total);
-    if (c->cut[0].rolling || c->cut[1].rolling) {
-        int64_t most = 0;
-        for (int i = 0; i < 2; i++)
-            most = max64(most, c->cut[i].slab_rows[0] * c->cut[i].ring * c->cut[i].groups);
-        if (!convt3d_grow(&total, 1, sizeof(convt3d_asks)) ||
-            !convt3d_grow(&total, (size_t)most, (size_t)c->k * sizeof(char *)))
-            return 0;
-    }
-    c->at_program = total = convt3d_round_up(total);
-    if (!convt3d_grow(&total, 1, sizeof(convt3d_program))) return 0;
-    for (int a = 0; a < 2; a++) {
-        const int64_t rows = max64(c->cut[0].slab_rows[a], c->cut[1].slab_rows[a]);
-        c->at_list[a] = total = convt3d_round_up(total);
-        if (!convt3d_grow(&total, (size_t)rows, sizeof(int64_t))) return 0;
-        c->at_order = total = convt3d_round_up(total); /* of the last one, the height */
-        if (!convt3d_grow(&total, (size_t)rows, sizeof(int64_t))) return 0;
-    }
-    c->thread_bytes = convt3d_round_up(total);
-    return 1;
 }

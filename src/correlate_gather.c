@@ -221,9 +221,9 @@ void convt3d_correlate_ask(const convt3d_task *t, int64_t from, int64_t end) {
     for (int64_t d = 0; d < t->listed[0]; d++) {
         for (int64_t k = 0; k < channels; k++) {
             for (int64_t h = from; h < end; h++)
-                asks->row[asks->count++] = base + (t->list[0][d] * stride[2] + k * stride[1] +
-                                                   t->list[1][h] * stride[3]) *
-                                                      element;
+                asks->row[asks->count++] =
+                    base + (t->list[0][d] * stride[2] + k * stride[1] + t->list[1][h] * stride[3]) *
+                               element;
         }
     }
     convt3d_asks_ready(asks);

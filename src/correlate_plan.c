@@ -107,8 +107,7 @@ static void choose_clip(const convt3d_plan *plan, convt3d_correlate *c) {
     double whole = 0, cut = 0;
     for (int64_t i = 0; i < c->lanes; i++) {
         const convt3d_lane *lane = &c->lane[i];
-        whole += (double)(lane->tap1 - lane->tap0) *
-                 vectors_of(plan, c, lane->q1 - lane->q0);
+        whole += (double)(lane->tap1 - lane->tap0) * vectors_of(plan, c, lane->q1 - lane->q0);
         for (int64_t p = lane->piece0; p < lane->piece1; p++)
             cut += (double)(c->piece[p].tap1 - c->piece[p].tap0) *
                    vectors_of(plan, c, c->piece[p].q1 - c->piece[p].q0);
@@ -194,7 +193,7 @@ static void choose_merged(const convt3d_plan *plan, convt3d_correlate *c) {
     for (int a = 0; a < 3; a++) {
         const convt3d_axis *axis = &c->axis[a];
         can = can && axis->dilation == 1 && axis->kernel >= axis->stride &&
-               axis->mode == CONVT3D_ZEROS && axis->stride <= CONVT3D_TEETH;
+              axis->mode == CONVT3D_ZEROS && axis->stride <= CONVT3D_TEETH;
         uneven = uneven || axis->kernel % axis->stride;
         phases *= can ? axis->stride : 1;
     }

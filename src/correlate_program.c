@@ -103,9 +103,8 @@ static convt3d_segment *add_segment(const convt3d_task *t, int64_t unit0, int64_
 
 static convt3d_segment segment_of(const convt3d_task *t, int64_t weights, int64_t slab,
                                   int64_t channels) {
-    return (convt3d_segment){.a = t->cut->turned ? slab : weights,
-                             .b = t->cut->turned ? weights : slab,
-                             .k = channels};
+    return (convt3d_segment){
+        .a = t->cut->turned ? slab : weights, .b = t->cut->turned ? weights : slab, .k = channels};
 }
 
 /* All segments of one step: those of its pairs and taps that as many phases have. */
@@ -183,8 +182,8 @@ static int walk_on(const convt3d_task *t, walk *w, int64_t h, convt3d_pair *pair
             *pair = (convt3d_pair){
                 .kernel_row = w->depth.k * t->c->axis[1].kernel + w->height.k,
                 .slab = w->slab_d + t->order[place(t, 1, w->height.source)] * t->slab_step[1],
-                .few = convt3d_is_few(t->c, 0, w->depth.k) |
-                       convt3d_is_few(t->c, 1, w->height.k) << 1};
+                .few = convt3d_is_few(t->c, 0, w->depth.k) | convt3d_is_few(t->c, 1, w->height.k)
+                                                                 << 1};
             return 1;
         }
         w->inside = 0;

@@ -232,7 +232,8 @@ static void store_folded(const convt3d_task *t, const char *tile, convt3d_block 
     t->type->spread(&block);
 }
 
-/* ---- Carries ----------------------------------------------------------------------------------- */
+/* ---- Carries -----------------------------------------------------------------------------------
+ */
 
 /* That of channel m, counted from the first group's first, at result depth d. */
 static convt3d_carry *carry_of(const convt3d_task *t, int64_t m, int64_t d) {
@@ -257,8 +258,8 @@ static void store_merged(const convt3d_task *t, char *tile, int64_t m0, int64_t 
         const int64_t channel = t->group * channels + convt3d_correlate_channel(c, m, phase);
         const int64_t od = (c->axis[0].before + d) * c->merged[0] + phase[0] - axis[0].before;
         const int64_t oh = (c->axis[1].before + h) * c->merged[1] + phase[1] - axis[1].before;
-        const void *with = bias->data ? bias->data + channel * bias->stride[0] * element
-                                      : (const char *)&no_bias;
+        const void *with =
+            bias->data ? bias->data + channel * bias->stride[0] * element : (const char *)&no_bias;
         convt3d_lay lay = {.step = stride[4],
                            .lanes = (int)c->merged[2],
                            .rows = 1,
@@ -273,9 +274,9 @@ static void store_merged(const convt3d_task *t, char *tile, int64_t m0, int64_t 
             lay.from[i] =
                 tile + u % c->merged[2] * row + (u / c->merged[2] - c->axis[2].before) * element;
         }
-        lay.to = to->data + (t->sample * stride[0] + channel * stride[1] + od * stride[2] +
-                             oh * stride[3]) *
-                                element;
+        lay.to = to->data +
+                 (t->sample * stride[0] + channel * stride[1] + od * stride[2] + oh * stride[3]) *
+                     element;
         t->type->store(&lay);
     }
 }
@@ -292,7 +293,7 @@ static void store_rows(const convt3d_task *t, const char *tile, const convt3d_bl
                        .rows = block->count[0],
                        .bias = block->bias,
                        .bias_step = block->bias_step,
-                       .how = block->add    ? CONVT3D_STORE_ADD
+                       .how = block->add  ? CONVT3D_STORE_ADD
                               : t->stream ? CONVT3D_STORE_PAST
                                           : CONVT3D_STORE_PLAIN,
                        .carry = carry};

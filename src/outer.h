@@ -42,13 +42,13 @@ typedef struct convt3d_outer {
     int64_t b_length;                /* B's channels, padded to whole vectors */
     int64_t taps;                    /* of the whole kernel */
     int64_t planes;                  /* batch * depth of x: what is cut into chunks */
-    int64_t chunks, a_splits; /* of the positions; of A's channels */
-    int64_t least_splits;     /* what A's would be for any number of threads */
-    int64_t block[2];   /* x rows packed at a time: planes, height */
-    int64_t block_sums; /* elements of the sums of one of A's blocks, or of one pair of
-                           channels: [tap][rows][b_length], or [tap][lanes] */
-    int64_t blocks;     /* of sums of a group */
-    int64_t dy_rows[2]; /* the most rows of a block: planes, height */
+    int64_t chunks, a_splits;        /* of the positions; of A's channels */
+    int64_t least_splits;            /* what A's would be for any number of threads */
+    int64_t block[2];                /* x rows packed at a time: planes, height */
+    int64_t block_sums;              /* elements of the sums of one of A's blocks, or of one pair of
+                                        channels: [tap][rows][b_length], or [tap][lanes] */
+    int64_t blocks;                  /* of sums of a group */
+    int64_t dy_rows[2];              /* the most rows of a block: planes, height */
     int64_t spans;
     convt3d_tap *tap;   /* on the width axis */
     convt3d_span *span; /* dy row to packed row */

@@ -212,9 +212,9 @@ static int size_scratch(const convt3d_plan *plan, convt3d_outer *c) {
     c->at_dy = total;
     if (!grow_rows(&total, plan, c, &c->dy, c->dy_rows)) return 0;
     c->at_asks = total;
-    if (c->asks && (!convt3d_grow(&total, 1, sizeof(convt3d_asks)) ||
-                    !convt3d_bytes(asks, 4, sizeof(char *), &bytes) ||
-                    !convt3d_grow(&total, 1, bytes)))
+    if (c->asks &&
+        (!convt3d_grow(&total, 1, sizeof(convt3d_asks)) ||
+         !convt3d_bytes(asks, 4, sizeof(char *), &bytes) || !convt3d_grow(&total, 1, bytes)))
         return 0;
     c->at_segments = total = convt3d_round_up(total);
     if (!convt3d_grow(&total, CONVT3D_OUTER_ROWS, sizeof(convt3d_segment))) return 0;
@@ -271,8 +271,8 @@ convt3d_status convt3d_outer_prepare(convt3d_plan *plan, int *accepted, const ch
         prepare_phases(&g->axis[2], c);
     else
         prepare_row(&g->axis[2], c);
-    c->sums_bias = !c->x_is_a && meets_all(&g->axis[0]) && meets_all(&g->axis[1]) &&
-                   meets_all(&g->axis[2]);
+    c->sums_bias =
+        !c->x_is_a && meets_all(&g->axis[0]) && meets_all(&g->axis[1]) && meets_all(&g->axis[2]);
     const int64_t block[5] = {c->taps, c->dots ? 1 : c->rows,
                               c->dots ? plan->type->lanes : c->b_length, g->groups, c->blocks};
     if (convt3d_bytes(block, 5, g->element, &c->sums_bytes)) {

@@ -114,8 +114,8 @@ static int pack_x(const convt3d_outer_task *t) {
         for (int64_t h = t->first[1], rows; h < t->end[1]; h += rows, to += rows * bytes) {
             rows = rows_at_once(t, side, v, t->end[1] - h);
             if (convt3d_stopped(&t->call->job, t->thread)) return 0;
-            pack_rows(t, side, v, to,
-                      row_at(t, v, side, plane, t->plan->geometry.axis[0].in, h), rows);
+            pack_rows(t, side, v, to, row_at(t, v, side, plane, t->plan->geometry.axis[0].in, h),
+                      rows);
         }
     }
     return 1;

@@ -451,10 +451,10 @@ static void everything_was_covered(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(small_integers),      cmocka_unit_test(wide_operands),
-        cmocka_unit_test(long_operands),       cmocka_unit_test(larger_problems),
-        cmocka_unit_test(streamed_results),
-        cmocka_unit_test(tiles_of_every_size), cmocka_unit_test(everything_was_covered),
+        cmocka_unit_test(small_integers),         cmocka_unit_test(wide_operands),
+        cmocka_unit_test(long_operands),          cmocka_unit_test(larger_problems),
+        cmocka_unit_test(streamed_results),       cmocka_unit_test(tiles_of_every_size),
+        cmocka_unit_test(everything_was_covered),
     };
     seed = test_seed(argc, argv);
     return cmocka_run_group_tests_name("layer", tests, NULL, NULL);

@@ -52,8 +52,7 @@ static inline TARGET VF vf_odd(VF a, VF b) {
 }
 /* The first 'count' elements of 'kept', then those of v. */
 static inline TARGET VF vf_join(VF kept, VF v, int64_t count) {
-    const __m512i number =
-        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i number = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m512i from = _mm512_sub_epi32(number, _mm512_set1_epi32((int)count));
     return _mm512_mask_mov_ps(_mm512_permutexvar_ps(from, v), (__mmask16)((1u << count) - 1), kept);
 }
