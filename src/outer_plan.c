@@ -106,12 +106,11 @@ static int meets_all(const convt3d_axis *axis) {
  * are split by channels instead, and each task writes what it has summed up. */
 static void choose_chunks(const convt3d_plan *plan, convt3d_outer *c) {
     const int64_t budget = 8 << 20, own = 6 << 20, threads = plan->threads;
-    const int64_t positions = 512; /* fewer aren't worth the sums of one more chunk */
+    const double positions = 512; /* fewer aren't worth the sums of one more chunk */
     const convt3d_axis *axis = plan->geometry.axis;
+    const double all = (double)c->planes * (double)axis[1].in * (double)axis[2].in;
     int64_t fit = budget / (int64_t)c->sums_bytes;
-    if (!c->dots && c->planes <= 16 * positions)
-        fit = min64(fit, (int64_t)((double)c->planes * (double)axis[1].in * (double)axis[2].in /
-                                   (double)positions));
+    if (!c->dots && all / positions < (double)fit) fit = (int64_t)(all / positions);
     c->chunks = max64(1, min64(min64(16, c->planes), fit));
     c->a_splits = c->least_splits = 1;
     if (c->dots) return;
