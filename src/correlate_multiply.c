@@ -46,9 +46,22 @@ static const char *weights_of(const convt3d_task *t, const unit *u) {
 
 /* ---- Multiplying --------------------------------------------------------------------- */
 
+/* A tile of one group, and of the groups after it. */
+static void run_times(const convt3d_task *t, convt3d_gemm *gemm, convt3d_tile tile, int64_t times) {
+    const convt3d_correlate *c = t->c;
+    const int64_t element = (int64_t)t->plan->geometry.element;
+    gemm(&tile);
+    for (int64_t i = 1; i < times; i++) {
+        tile.a = (const char *)tile.a + c->panels * c->taps * c->k * c->panel * element;
+        tile.b = (const char *)tile.b + c->k * t->cut->row_pitch * element;
+        tile.c = (char *)tile.c + c->m * t->cut->tile_pitch * element;
+        gemm(&tile);
+    }
+}
+
 /* Vectors along positions: rows are channels, the tile's a_row and c_row apart. */
-static void multiply_straight(const convt3d_task *t, int64_t rows, convt3d_tile tile,
-                              int64_t count) {
+static void multiply_straight(const convt3d_task *t, int64_t rows, convt3d_tile tile, int64_t count,
+                              int64_t times) {
     const int64_t element = (int64_t)t->plan->geometry.element, lanes = t->type->lanes;
     const int64_t vectors = convt3d_ceil_div(count, lanes);
     const int64_t tiles = convt3d_ceil_div(vectors, t->cut->vectors);
@@ -61,10 +74,10 @@ static void multiply_straight(const convt3d_task *t, int64_t rows, convt3d_tile 
         tile.b = b + start * lanes * element;
         tile.c = c + start * lanes * element;
         convt3d_asks_take(t->asks, &tile);
-        if (tile.a_row == 1)
-            t->type->gemm[rows - 1][width - 1](&tile);
-        else
-            t->type->gemm_apart[rows - 1][width - 1](&tile);
+        run_times(t,
+                  tile.a_row == 1 ? t->type->gemm[rows - 1][width - 1]
+                                  : t->type->gemm_apart[rows - 1][width - 1],
+                  tile, times);
     }
 }
 
@@ -95,7 +108,7 @@ static void multiply_few(const convt3d_task *t, const unit *u, int few, const co
             part.a_row = width;
             part.c_row = width * tile->c_row;
         }
-        multiply_straight(t, rows, part, count);
+        multiply_straight(t, rows, part, count, 1);
     }
 }
 
@@ -140,17 +153,13 @@ static void multiply(const convt3d_task *t, const unit *u, const convt3d_step *s
                          .c_row = t->cut->tile_pitch,
                          .segments = t->program->segment + step->segment,
                          .count = step->count,
-                         .accumulate = step->accumulate,
-                         .times = times,
-                         .a_next = c->panels * c->taps * c->k * c->panel,
-                         .b_next = c->k * t->cut->row_pitch,
-                         .c_next = c->m * t->cut->tile_pitch};
+                         .accumulate = step->accumulate};
     if (t->cut->turned)
         multiply_turned(t, u, &tile, count);
     else if (step->few)
         multiply_few(t, u, step->few, &tile, count);
     else
-        multiply_straight(t, u->m1 - u->m0, tile, count);
+        multiply_straight(t, u->m1 - u->m0, tile, count, times);
 }
 
 /* ---- A program ------------------------------------------------------------------------- */

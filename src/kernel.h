@@ -25,8 +25,7 @@ typedef struct convt3d_segment {
  *
  * added in the order of segments and steps, one product at a time: the result
  * doesn't depend on which tile computes it, nor on which of the two tensors is a.
- * 'accumulate' 0 starts from zero.  All that 'times' over, a, b and c each moved on by
- * their 'next' elements. */
+ * 'accumulate' 0 starts from zero. */
 typedef struct convt3d_tile {
     const void *a, *b;
     void *c;
@@ -34,7 +33,6 @@ typedef struct convt3d_tile {
     const convt3d_segment *segments;
     int64_t count;
     int accumulate;
-    int64_t times, a_next, b_next, c_next;
     /* Memory that somebody will read soon: rows of 'ask_bytes', some asked for with each
      * segment, ask_each*count rows or 'asks' if these are fewer. */
     const char *const *ask;

@@ -58,8 +58,7 @@ static void multiply(const task *t, int64_t block, int64_t line, int64_t tap, in
                          .c_row = c->b_length,
                          .segments = t->segment,
                          .count = count,
-                         .accumulate = 1,
-                         .times = 1};
+                         .accumulate = 1};
     const int64_t vectors = c->b_length / type->lanes;
     const int64_t tiles = convt3d_ceil_div(vectors, c->vectors);
     for (int64_t i = 0; i < count; i++) t->segment[i].k = r.i1 - r.i0;
