@@ -146,7 +146,7 @@ static int64_t dy_planes(const convt3d_axis *axis, int64_t planes) {
 static int has_room(const convt3d_plan *plan, const convt3d_outer *c) {
     const convt3d_axis *axis = plan->geometry.axis;
     return !c->dots && axis[0].mode == CONVT3D_ZEROS && axis[1].mode == CONVT3D_ZEROS &&
-           axis[0].stride * axis[1].stride > 1 &&
+           (axis[0].stride > 1 || axis[1].stride > 1) &&
            c->sums_bytes / (size_t)plan->geometry.groups <= 256 * 1024;
 }
 
