@@ -1,0 +1,307 @@
+"""The C library: found, loaded and described to ctypes; its errors; interrupts.
+
+Mirrors include/convt3d.h, which says what everything means.
+SPDX-License-Identifier: MIT
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import functools
+import os
+import threading
+from ctypes import POINTER, byref, c_char_p, c_double, c_int, c_int32, c_int64, c_size_t, c_void_p
+from pathlib import Path
+from types import GeneratorType
+from typing import Any
+
+# The version of the library that this package was written for.
+VERSION = "0.1.0"
+
+FLOAT32, FLOAT64 = 1, 2
+FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT = 0, 1, 2
+OVERWRITE, ACCUMULATE = 0, 1
+PADDING_MODES = {"zeros": 0, "reflect": 1, "replicate": 2, "circular": 3}
+ACTIVATIONS = {
+    "none": 0,
+    "relu": 1,
+    "leaky_relu": 2,
+    "gelu": 3,
+    "gelu_tanh": 4,
+    "sigmoid": 5,
+    "tanh": 6,
+}
+
+
+class CError(ctypes.Structure):
+    """convt3d_error."""
+
+    _fields_ = [("status", c_int), ("text", ctypes.c_char * 508)]
+
+
+class Problem(ctypes.Structure):
+    """convt3d_problem."""
+
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("dtype", c_int),
+        ("padding_mode", c_int),
+        ("bias", c_int32),
+        ("batch", c_int64),
+        ("in_channels", c_int64),
+        ("out_channels", c_int64),
+        ("groups", c_int64),
+        ("input_size", c_int64 * 3),
+        ("kernel_size", c_int64 * 3),
+        ("stride", c_int64 * 3),
+        ("padding_before", c_int64 * 3),
+        ("padding_after", c_int64 * 3),
+        ("output_padding", c_int64 * 3),
+        ("dilation", c_int64 * 3),
+    ]
+
+
+class Options(ctypes.Structure):
+    """convt3d_options."""
+
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("threads", c_int32),
+        ("isa", c_char_p),
+        ("algorithm", c_char_p),
+        ("activation", c_int),
+        ("negative_slope", c_double),
+    ]
+
+
+# convt3d_run's poll(poll_data, done), declared without its arguments: see _watch().
+_Poll = ctypes.CFUNCTYPE(c_int)
+
+
+class Run(ctypes.Structure):
+    """convt3d_run."""
+
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("threads", c_int32),
+        ("scratch", c_void_p),
+        ("scratch_size", c_size_t),
+        ("poll", _Poll),
+        ("poll_data", c_void_p),
+        ("parallel", c_void_p),
+        ("parallel_data", c_void_p),
+    ]
+
+
+# ---- Errors ----------------------------------------------------------------------
+
+
+class Error(Exception):
+    """What convt3d refuses to do.
+
+    The text names the argument, the axis, the value and the legal range.  Each
+    error is also one of Python's own: see the classes that are made from this one.
+
+    Attributes:
+        status: the library's short name for the kind of error, such as "SHAPE".
+    """
+
+    status = "ARG"
+
+
+class ArgumentError(Error, ValueError):
+    """A value is not legal."""
+
+
+class ShapeError(Error, ValueError):
+    """Sizes contradict each other."""
+
+    status = "SHAPE"
+
+
+class DtypeError(Error, TypeError):
+    """A data type that is unknown, or mixed types."""
+
+    status = "DTYPE"
+
+
+class RangeError(Error, OverflowError):
+    """Sizes or byte counts beyond 64 bits."""
+
+    status = "OVERFLOW"
+
+
+class NoMemoryError(Error, MemoryError):
+    """Memory could not be had; the text says how much."""
+
+    status = "NOMEM"
+
+
+class UnsupportedError(Error, NotImplementedError):
+    """This CPU or build can't do what was forced."""
+
+    status = "UNSUPPORTED"
+
+
+_ERRORS: dict[int, type[Error]] = {
+    1: ArgumentError,
+    2: ShapeError,
+    3: DtypeError,
+    4: RangeError,
+    5: NoMemoryError,
+    6: UnsupportedError,
+}
+
+
+def failure(status: int, error: CError) -> Error:
+    """The exception for a status other than OK."""
+    return _ERRORS.get(status, Error)(error.text.decode("utf-8", "replace"))
+
+
+# ---- Loading ---------------------------------------------------------------------
+
+
+def _find() -> str:
+    """$CONVT3D_LIBRARY, else the library beside this file, else an installed one."""
+    named = os.environ.get("CONVT3D_LIBRARY")
+    if named:
+        return named
+    for beside in sorted(Path(__file__).parent.glob("libconvt3d.*")):
+        return str(beside)
+    installed = ctypes.util.find_library("convt3d")
+    if installed:
+        return installed
+    raise ImportError(
+        "convt3d: its library is not beside the package and not installed; "
+        "install the package with pip, or name the library in CONVT3D_LIBRARY"
+    )
+
+
+def _load() -> ctypes.CDLL:
+    path = _find()
+    try:
+        library = ctypes.CDLL(path)
+        library.convt3d_version.restype = c_char_p
+    except (OSError, AttributeError) as wrong:  # not a library, not this one
+        raise ImportError(f"convt3d: {path} is not its library: {wrong}") from wrong
+    version = library.convt3d_version().decode()
+    if version.split(".")[:2] != VERSION.split(".")[:2]:
+        raise ImportError(
+            f"convt3d: the library {path} is version {version}, the package {VERSION}"
+        )
+    tensor, error = c_char_p, POINTER(CError)
+    signatures: dict[str, tuple[Any, list[Any]]] = {
+        "problem_init": (None, [POINTER(Problem)]),
+        "problem_output_shape": (c_int, [POINTER(Problem), POINTER(c_int64), error]),
+        "problem_set_output_size": (c_int, [POINTER(Problem), POINTER(c_int64), error]),
+        "options_init": (None, [POINTER(Options)]),
+        "plan_create": (
+            c_int,
+            [POINTER(Problem), c_int, POINTER(Options), POINTER(c_void_p), error],
+        ),
+        "plan_free": (None, [c_void_p]),
+        "plan_threads": (c_int32, [c_void_p]),
+        "plan_scratch_size": (c_size_t, [c_void_p, c_int32, c_int]),
+        "plan_describe": (c_size_t, [c_void_p, c_char_p, c_size_t]),
+        "weights_pack": (c_int, [c_void_p, tensor, POINTER(c_void_p), error]),
+        "weights_free": (None, [c_void_p]),
+        "weights_size": (c_size_t, [c_void_p]),
+        "run_init": (None, [POINTER(Run)]),
+        "forward": (
+            c_int,
+            [c_void_p, tensor, tensor, c_void_p, tensor, tensor, POINTER(Run), error],
+        ),
+        "backward_input": (
+            c_int,
+            [c_void_p, tensor, tensor, c_void_p, tensor, c_int, POINTER(Run), error],
+        ),
+        "backward_weight": (
+            c_int,
+            [c_void_p, tensor, tensor, tensor, tensor, c_int, POINTER(Run), error],
+        ),
+        "cpu_count": (c_int32, []),
+        "cpu_name": (c_size_t, [c_char_p, c_size_t]),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(library, "convt3d_" + name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+library = _load()
+
+# ---- Interrupts ------------------------------------------------------------------
+
+
+def _watch(raised: list[BaseException]) -> Any:
+    """Lets signals' handlers run, and ends once one raises something, which is kept.
+
+    Python runs pending handlers where its code begins to run.  At the start of a
+    function no 'except' is there to catch what a handler raises, and ctypes would
+    print it and go on; a generator resumes inside its 'try'.  What follows the 'except'
+    calls nothing and doesn't loop, or a second signal's handler could run there."""
+    try:
+        while True:
+            yield 0
+    except GeneratorExit:
+        pass
+    except BaseException as error:
+        raised[:] = (error,)
+
+
+class Watcher:
+    """The convt3d_run that lets signals' handlers run during calls of the main thread,
+    the only one in which Python runs them."""
+
+    def __init__(self) -> None:
+        self.thread = threading.main_thread().ident
+        self.busy = False
+        # What a handler raised in the middle of a call: KeyboardInterrupt, usually.
+        self.raised: list[BaseException] = []
+        self.run = Run()
+        library.convt3d_run_init(byref(self.run))
+        self._watch_anew()
+
+    def _watch_anew(self) -> None:
+        self.raised.clear()
+        answers: GeneratorType[int, None, None] = _watch(self.raised)
+        next(answers)
+        # To poll() the answer is 0, and 1, which is to stop, once it has ended.  Called
+        # without arguments: the two that the library passes stay in their registers.
+        self.run.poll = _Poll(functools.partial(next, answers, 1))
+        self.answers = answers
+
+    def take(self) -> Run:
+        """What to run with, from the main thread."""
+        if self.answers.gi_frame is None:
+            self._watch_anew()
+        return self.run
+
+    def after_fork(self) -> None:
+        """The thread that forked is the child's main thread."""
+        self.thread = threading.get_ident()
+        self.busy = False
+
+
+watcher = Watcher()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=watcher.after_fork)
+
+
+def call(function: Any, *arguments: Any) -> None:
+    """Runs forward, backward_input or backward_weight, without Python's lock."""
+    error = CError()
+    # A handler that itself calls the library isn't watched.
+    watched = not watcher.busy and threading.get_ident() == watcher.thread
+    try:
+        if watched:
+            watcher.busy = True
+        status = function(*arguments, watcher.take() if watched else None, error)
+    finally:
+        if watched:
+            watcher.busy = False
+    if watched and watcher.raised:
+        raise watcher.raised.pop()
+    if status:
+        raise failure(status, error)

@@ -1,0 +1,209 @@
+"""convt3d.torch.conv_transpose3d and convt3d.torch.ConvTranspose3d.
+SPDX-License-Identifier: MIT
+"""
+
+from __future__ import annotations
+
+from typing import Any, List, Literal, Optional, Sequence, Tuple, Union
+
+import torch
+from torch import Tensor
+
+from .._layer import Ints, Padding, integer, paddings, triple
+from .._library import PADDING_MODES, ArgumentError, ShapeError
+from . import _operators, _packed
+
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+DTYPES = (torch.float32, torch.float64)
+
+if hasattr(torch, "get_autocast_dtype"):  # since 2.4
+
+    def _autocast() -> bool:
+        """PyTorch runs transposed convolutions in bfloat16 then."""
+        return torch.is_autocast_enabled("cpu")
+
+else:
+    _autocast = torch.is_autocast_cpu_enabled
+
+
+def conv_transpose3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Optional[Tensor] = None,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    output_padding: Ints = 0,
+    groups: int = 1,
+    dilation: Ints = 1,
+    *,
+    padding_mode: str = "zeros",
+) -> Tensor:
+    """torch.nn.functional.conv_transpose3d, on convt3d's library and with its gradients.
+
+    Args:
+        input: (N, in_channels, D, H, W) or (in_channels, D, H, W); float32 or float64, on
+            the CPU, of any strides.
+        weight: (in_channels, out_channels/groups, kD, kH, kW), of the same dtype.
+        bias: (out_channels,) or None.
+        stride, padding, output_padding, groups, dilation: as in torch.nn.functional;
+            padding may also be three pairs (before, after), and output_padding is less than
+            max(stride, dilation).
+        padding_mode: "zeros", "reflect", "replicate" or "circular"; what each means is said
+            at convt3d.conv_transpose3d().
+
+    Returns:
+        The output; channels_last_3d where the input is.
+
+    Raises:
+        convt3d.Error, as convt3d.conv_transpose3d() does; KeyboardInterrupt within about a
+        tenth of a second.
+    """
+    before, after = paddings(padding)
+    six = [p for pair in zip(before, after) for p in pair]
+    result: Tensor = _operators.forward(
+        input,
+        weight,
+        bias,
+        list(triple("stride", stride)),
+        list(before) if before == after else six,
+        list(triple("output_padding", output_padding)),
+        integer("groups", groups),
+        list(triple("dilation", dilation)),
+        padding_mode,
+    )
+    return result
+
+
+class ConvTranspose3d(torch.nn.ConvTranspose3d):
+    """torch.nn.ConvTranspose3d on convt3d's library.
+
+    The same arguments, parameters, initial values, state_dict keys and repr, and one thing
+    more: ``padding_mode`` may be "reflect", "replicate" or "circular" as well.
+
+    float32 and float64 tensors on the CPU run on convt3d; what it doesn't do (other devices
+    and dtypes, autocast) goes on as in PyTorch, which has padding_mode "zeros" alone.  In
+    eval mode without gradients the weights are kept packed: see accelerate().
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, output_padding, groups,
+        bias, dilation, padding_mode, device, dtype: as in torch.nn.ConvTranspose3d.
+
+    Shape:
+        input (N, in_channels, D, H, W) or (in_channels, D, H, W); output the same with
+        out_channels and, along each axis, (in - 1)*stride - 2*padding +
+        dilation*(kernel_size - 1) + output_padding + 1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Union[int, Tuple[int, int, int]],
+        stride: Union[int, Tuple[int, int, int]] = 1,
+        padding: Union[int, Tuple[int, int, int]] = 0,
+        output_padding: Union[int, Tuple[int, int, int]] = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Union[int, Tuple[int, int, int]] = 1,
+        padding_mode: PaddingMode = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+    ):
+        if padding_mode not in PADDING_MODES:
+            raise ArgumentError(
+                f"padding_mode: {padding_mode!r} is not one of {', '.join(PADDING_MODES)}"
+            )
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            output_padding,
+            groups,
+            bias,
+            dilation,
+            "zeros",  # all that PyTorch lets pass
+            device,
+            dtype,
+        )
+        self.padding_mode = padding_mode
+
+    def forward(self, input: Tensor, output_size: Optional[List[int]] = None) -> Tensor:
+        """The layer's output.
+
+        Args:
+            input: (N, in_channels, D, H, W) or (in_channels, D, H, W).
+            output_size: (D, H, W), with N and channels in front or without, in place of
+                output_padding.
+        """
+        return forward(self, input, output_size)
+
+
+def supports(module: torch.nn.ConvTranspose3d, input: Tensor) -> bool:
+    """Whether convt3d runs this; else PyTorch does."""
+    weight = module.weight
+    return (
+        weight.dtype in DTYPES
+        and input.dtype is weight.dtype
+        and input.device.type in ("cpu", "meta")
+        and input.layout is torch.strided
+        and not _autocast()
+    )
+
+
+def forward(
+    module: torch.nn.ConvTranspose3d, input: Tensor, output_size: Optional[List[int]] = None
+) -> Tensor:
+    """What ConvTranspose3d.forward() does, for any module with its attributes."""
+    if module.padding_mode == "zeros" and not supports(module, input):
+        return torch.nn.ConvTranspose3d.forward(module, input, output_size)
+    if output_size is None:
+        output_padding = module.output_padding
+    else:
+        output_padding = tuple(padding_for(module, input, output_size))
+    output = _packed.run(module, input, output_padding)
+    if output is not None:
+        return output
+    result: Tensor = _operators.forward(
+        input,
+        module.weight,
+        module.bias,
+        list(module.stride),
+        list(module.padding),
+        list(output_padding),
+        module.groups,
+        list(module.dilation),
+        module.padding_mode,
+    )
+    return result
+
+
+def padding_for(
+    module: torch.nn.ConvTranspose3d, input: Tensor, output_size: Sequence[int]
+) -> List[int]:
+    """The output_padding that gives this output size."""
+    sizes = list(output_size)
+    if len(sizes) == input.dim():
+        sizes = sizes[-3:]
+    if len(sizes) != 3:
+        raise ShapeError(
+            f"output_size: expected 3 or {input.dim()} values (D, H, W last), got {len(sizes)}"
+        )
+    smallest = _operators.output_size(
+        input.shape[-3:],
+        module.kernel_size,
+        module.stride,
+        module.padding,  # type: ignore[arg-type]
+        (0, 0, 0),
+        module.dilation,
+    )
+    found = [wanted - least for wanted, least in zip(sizes, smallest)]
+    for axis, name in enumerate(("depth", "height", "width")):
+        limit = max(module.stride[axis], module.dilation[axis]) - 1
+        if not 0 <= found[axis] <= limit:
+            raise ShapeError(
+                f"output_size: {sizes[axis]} in {name} can't be reached; legal: "
+                f"{smallest[axis]} to {smallest[axis] + limit} (output_padding 0 to {limit})"
+            )
+    return found
