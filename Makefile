@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 .POSIX:
 .PHONY: all build demo test asan tsan lint fuzz format install clean r-package r-check \
-    bench bench-peers bench-scaling bench-plan
+    python-package test-models bench bench-peers bench-scaling bench-plan bench-python
 
 BUILD = build
 PREFIX = /usr/local
@@ -71,6 +71,17 @@ fuzz:
 	@cmake --build $(BUILD)/fuzz --parallel $(JOBS)
 	@tools/fuzz.sh $(BUILD)/fuzz $(FUZZ_SECONDS)
 
+# The Python package as files to install anywhere: BUILD/python/convt3d-*.tar.gz and *.whl.
+python-package:
+	@tools/install-deps.sh build test
+	@tools/python-package.sh $(BUILD)
+
+# PyTorch's own cases and other people's models, with PyTorch's time and this layer's.
+# Writes docs/models.md and docs/pytorch-cases.md.
+test-models: build
+	@tools/install-deps.sh test
+	@tools/test-models.sh $(BUILD)
+
 # Against the libraries that are there; LAYERS=a,b runs a part of bench/layers.txt.
 LAYERS =
 PEERS_PYTHON = $(BUILD)/bench/peers/bin/python
@@ -84,6 +95,10 @@ bench-scaling: build
 
 bench-plan: build
 	@$(BENCH_PYTHON) bench/plan.py --layers "$(LAYERS)" --out $(BUILD)/bench
+
+# What Python costs, and PyTorch's own layer against this one, through PyTorch.
+bench-python: build
+	@$(BENCH_PYTHON) bench/python_package.py --layers "$(LAYERS)" --out $(BUILD)/bench
 
 bench-peers:
 	@tools/install-deps.sh build test

@@ -5,7 +5,8 @@
 # SPDX-License-Identifier: MIT
 set -u
 
-build=$1
+mkdir -p "$1"
+build=$(cd "$1" && pwd)
 failed=0
 step() {
     local start=$SECONDS
@@ -53,6 +54,19 @@ import sys
 for path in sys.stdin.read().split():
     with open(path, encoding="utf-8") as source:
         compile(source.read(), path, "exec")'
+}
+
+# The Python package: with PyTorch and ONNX at hand, whose types it uses.
+python_package() {
+    local python
+    python=$(python3 tools/python_environment.py "$build/venv") || {
+        echo "   not checked: $python"
+        return 0
+    }
+    # Absolute, since the tools read their settings in python/.
+    python=$(cd "$(dirname "$python")" && pwd)/python
+    (cd python && "$python" -m ruff check --no-cache . && "$python" -m ruff format --no-cache --check --quiet . &&
+        "$python" -m mypy --cache-dir "$build/mypy")
 }
 
 manual() {
@@ -121,6 +135,7 @@ step "demo and examples: -Wall -Wextra -Werror" demo_and_examples
 step "clang-tidy" tidy
 step "shellcheck" scripts
 step "python compiles" python_compiles
+step "Python package: ruff and mypy" python_package
 step "manual page" manual
 step "R package: gcc -Wall -Wextra -pedantic -Werror" r_warnings gcc
 step "R package: clang -Wall -Wextra -pedantic -Werror" r_warnings clang

@@ -1,7 +1,11 @@
-"""The virtual environment of the interoperability tests.
+"""The virtual environment of the tests that need other people's packages.
 
-They compare with PyTorch, safetensors and nibabel.  PyPI has those; where it
-doesn't answer, the tests can't run, and the caller reports them as skipped.
+They compare with PyTorch, ONNX Runtime, safetensors and nibabel; it also holds the linters
+of Python.  PyPI has those; where it doesn't answer, the tests can't run, and the caller
+reports them as skipped.
+
+Usage: python tools/python_environment.py FOLDER
+    makes FOLDER, and prints its Python, or why there is none, with status 1
 
 SPDX-License-Identifier: MIT
 """
@@ -12,7 +16,19 @@ import subprocess
 import sys
 
 TORCH = "torch==2.13.0"
-OTHERS = ["numpy", "safetensors", "nibabel", "pytest"]
+# What else is installed, and the modules to know it by.
+OTHERS = {
+    "numpy": "numpy",
+    "safetensors": "safetensors",
+    "nibabel": "nibabel",
+    "pytest": "pytest",
+    "hypothesis": "hypothesis",
+    "onnx": "onnx",
+    "onnxruntime": "onnxruntime",
+    "scikit-build-core": "scikit_build_core",
+    "ruff": "ruff",
+    "mypy": "mypy",
+}
 
 
 class Environment:
@@ -54,7 +70,7 @@ def _install_torch(python, log):
 def prepare(folder, log_path):
     """Makes, or completes, the environment and says what it holds."""
     python = os.path.join(folder, "bin", "python")
-    if os.path.exists(python) and _has(python, OTHERS + ["torch"]):
+    if os.path.exists(python) and _has(python, [*OTHERS.values(), "torch"]):
         return Environment(python, [], "")
     with open(log_path, "wb") as log:
         made = subprocess.run([sys.executable, "-m", "venv", folder], stdout=log, stderr=log,
@@ -62,7 +78,16 @@ def prepare(folder, log_path):
         if made.returncode != 0:
             return Environment(None, [], "no virtual environment could be made, see " + log_path)
         # An old pip fetches whole wheels in a dry run; a new one only reads about them.
-        if _pip(python, ["install", "--quiet", "--upgrade", "pip"] + OTHERS, log).returncode != 0:
+        if _pip(python, ["install", "--quiet", "--upgrade", "pip", *OTHERS], log).returncode != 0:
             return Environment(None, [], "the package index doesn't answer, see " + log_path)
         reason = _install_torch(python, log)
     return Environment(python, ["torch"] if reason else [], reason or "")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    os.makedirs(sys.argv[1], exist_ok=True)
+    found = prepare(sys.argv[1], os.path.join(sys.argv[1], "pip.log"))
+    print(found.python or found.reason)
+    sys.exit(0 if found.python else 1)
