@@ -30,21 +30,21 @@ def as_array(name: str, value: Any) -> Array:
     """The array itself, or a NumPy view of the same memory."""
     if isinstance(value, np.ndarray):
         return value
-    if hasattr(value, "__dlpack__") and not hasattr(value, "__array_interface__"):
-        try:
+    has_interface = hasattr(value, "__array_interface__")
+    try:
+        if hasattr(value, "__dlpack__") and not has_interface:
             # Of NumPy's two doors to foreign memory, __array__ (PyTorch's) keeps what
             # from_dlpack() forgot until NumPy 2.1: that the memory may be written.
             if type(value).__module__.split(".")[0] == "torch":
                 return np.asarray(value)
             return np.from_dlpack(value)
-        except (RuntimeError, BufferError, TypeError) as error:
-            raise ArgumentError(f"{name}: can't be read in place: {error}") from error
-    try:
-        return np.asarray(memoryview(value))
-    except TypeError:
-        pass
-    if hasattr(value, "__array_interface__"):
-        return np.asarray(value)
+        try:
+            return np.asarray(memoryview(value))
+        except TypeError:
+            if has_interface:
+                return np.asarray(value)
+    except (RuntimeError, BufferError, TypeError, ValueError) as error:
+        raise ArgumentError(f"{name}: can't be read in place: {error}") from error
     raise TypeError(
         f"{name}: expected an array (NumPy's, or one with the buffer protocol or DLPack), "
         f"got {type(value).__name__}"
@@ -106,7 +106,7 @@ def empty(shape: Sequence[int], dtype: Any) -> Array:
     return array
 
 
-def _check_shape(name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+def check_shape(name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
     if len(shape) != len(wanted):
         raise ShapeError(f"{name}: shape {shape} has {len(shape)} axes, but must be {wanted}")
     for axis, (length, right) in enumerate(zip(shape, wanted)):
@@ -150,6 +150,6 @@ def output(
     if not array.flags.writeable:
         raise ArgumentError(f"{name}: the memory is read-only")
     packed = pack(name, array, dtype)
-    _check_shape(name, array.shape, tuple(shape))
+    check_shape(name, array.shape, tuple(shape))
     _check_apart(name, array, others)
     return array, packed

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any, Sequence
 
 from . import _layer
-from ._arrays import Array, as_array, dtype_code, output, pack
+from ._arrays import Array, as_array, check_shape, dtype_code, output, pack
 from ._layer import Ints, Padding
 from ._library import (
     ACCUMULATE,
@@ -155,6 +155,7 @@ def conv_transpose3d_backward(
     # Everything is checked before anything is written: both plans and all arrays first.
     plan = _layer.make_plan(layer, BACKWARD_INPUT, *key)
     weight_plan = _layer.make_plan(layer, BACKWARD_WEIGHT, *key)
+    check_shape("grad_output", grad_output.shape, plan.output_shape)
     packed_grad = pack("grad_output", grad_output, x.dtype)
     packed_x, packed_weight = pack("x", x, x.dtype), pack("weight", weight, x.dtype)
     channels = (weight.shape[1] * layer.groups,)
