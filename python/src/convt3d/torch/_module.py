@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._layer import Ints, Padding, integer, paddings, triple
 from .._library import PADDING_MODES, ArgumentError, ShapeError
-from . import _operators, _packed
+from . import _operators, _packed, _tensors
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 DTYPES = (torch.float32, torch.float64)
@@ -58,6 +58,7 @@ def conv_transpose3d(
         convt3d.Error, as convt3d.conv_transpose3d() does; KeyboardInterrupt within about a
         tenth of a second.
     """
+    _check_tensors(input, weight, bias)
     before, after = paddings(padding)
     six = [p for pair in zip(before, after) for p in pair]
     result: Tensor = _operators.forward(
@@ -137,17 +138,48 @@ class ConvTranspose3d(torch.nn.ConvTranspose3d):
             output_size: (D, H, W), with N and channels in front or without, in place of
                 output_padding.
         """
-        return forward(self, input, output_size)
+        # TorchScript compiles what PyTorch's own layer does.
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            assert self.padding_mode == "zeros", "TorchScript: padding_mode is not zeros"
+            output_padding = self._output_padding(
+                input,
+                output_size,
+                self.stride,  # type: ignore[arg-type]
+                self.padding,  # type: ignore[arg-type]
+                self.kernel_size,  # type: ignore[arg-type]
+                3,
+                self.dilation,  # type: ignore[arg-type]
+            )
+            return torch.nn.functional.conv_transpose3d(
+                input,
+                self.weight,
+                self.bias,
+                self.stride,
+                self.padding,  # type: ignore[arg-type]
+                output_padding,
+                self.groups,
+                self.dilation,
+            )
+        else:  # else what follows would be compiled as well
+            return forward(self, input, output_size)
 
 
-def supports(module: torch.nn.ConvTranspose3d, input: Tensor) -> bool:
+def _check_tensors(input: Any, weight: Any, bias: Any) -> None:
+    for name, value in (("input", input), ("weight", weight), ("bias", bias)):
+        if not isinstance(value, Tensor) and not (value is None and name == "bias"):
+            raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+
+
+def supports(input: Tensor, weight: Tensor) -> bool:
     """Whether convt3d runs this; else PyTorch does."""
-    weight = module.weight
     return (
         weight.dtype in DTYPES
         and input.dtype is weight.dtype
         and input.device.type in ("cpu", "meta")
+        and weight.device.type == input.device.type
         and input.layout is torch.strided
+        # Tensors without memory, and traces, are the custom operators' business.
+        and (_operators.HAS_OPERATORS or _tensors.is_plain(input, weight))
         and not _autocast()
     )
 
@@ -156,19 +188,31 @@ def forward(
     module: torch.nn.ConvTranspose3d, input: Tensor, output_size: Optional[List[int]] = None
 ) -> Tensor:
     """What ConvTranspose3d.forward() does, for any module with its attributes."""
-    if module.padding_mode == "zeros" and not supports(module, input):
-        return torch.nn.ConvTranspose3d.forward(module, input, output_size)
+    # Once: a parametrization computes it anew, and may change its state, at each access.
+    weight, bias = module.weight, module.bias
+    _check_tensors(input, weight, bias)
     if output_size is None:
         output_padding = module.output_padding
     else:
         output_padding = tuple(padding_for(module, input, output_size))
-    output = _packed.run(module, input, output_padding)
+    if module.padding_mode == "zeros" and not supports(input, weight):
+        return torch.nn.functional.conv_transpose3d(
+            input,
+            weight,
+            bias,
+            module.stride,
+            module.padding,  # type: ignore[arg-type]
+            output_padding,
+            module.groups,
+            module.dilation,
+        )
+    output = _packed.run(module, input, weight, bias, output_padding)
     if output is not None:
         return output
     result: Tensor = _operators.forward(
         input,
-        module.weight,
-        module.bias,
+        weight,
+        bias,
         list(module.stride),
         list(module.padding),
         list(output_padding),
@@ -184,6 +228,11 @@ def padding_for(
 ) -> List[int]:
     """The output_padding that gives this output size."""
     sizes = list(output_size)
+    if input.dim() not in (4, 5):
+        raise ShapeError(
+            f"input: shape {tuple(input.shape)} has {input.dim()} axes; "
+            "legal: 5 (N, in_channels, D, H, W), or 4 without the batch"
+        )
     if len(sizes) == input.dim():
         sizes = sizes[-3:]
     if len(sizes) != 3:

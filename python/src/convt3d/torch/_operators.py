@@ -26,6 +26,7 @@ from typing import Any, List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
+from .._library import ArgumentError
 from . import _batching, _tensors
 from ._tensors import layer_of
 
@@ -128,6 +129,8 @@ def _forward_fake(
     dilation: Sequence[int],
     padding_mode: str,
 ) -> Tensor:
+    if input.device != weight.device:
+        raise ArgumentError(f"weight: on {weight.device}, but must be on {input.device}, as input")
     sizes = output_size(
         input.shape[-3:], weight.shape[2:], stride, padding, output_padding, dilation
     )
@@ -334,7 +337,13 @@ def _function(what: Any, compute: Any) -> Any:
 
 def _make(what: Any) -> Any:
     if not HAS_OPERATORS:
-        return _function(what, what.compute)
+        # Elsewhere PyTorch itself resolves what is negative only by a bit.
+        return _function(
+            what,
+            lambda *inputs: what.compute(
+                *(i.resolve_neg() if isinstance(i, Tensor) else i for i in inputs)
+            ),
+        )
     operator = _custom_operator(what)
 
     def compute(*inputs: Any) -> Any:
@@ -344,7 +353,9 @@ def _make(what: Any) -> Any:
     function = _function(what, compute)
 
     def call(*inputs: Any) -> Any:
-        return (operator if _tensors.is_compiling() else function)(*inputs)
+        # A trace can hold operators, but not autograd functions, in a file.
+        by_operator = _tensors.is_compiling() or torch._C._is_tracing()
+        return (operator if by_operator else function)(*inputs)
 
     return call
 

@@ -17,23 +17,34 @@ from typing import Any, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.multiprocessing.reductions import StorageWeakRef
 
-from .._layer import Weights
+from .._layer import Plan, Weights
 from .._library import FORWARD
 from . import _tensors
 
 # Positions N*D*H*W of an input up to which packed weights are kept: at 4096, packing takes
 # about a hundredth of the call.
 MOST_POSITIONS = 4096
-# Values that are compared at each call; more weights than this are sampled evenly.
+# Values that are compared at each call; more weights than this are sampled.
 SAMPLE = 64
 
 _Key = Tuple[Any, ...]
 
 
 class _Packed:
-    def __init__(self, weights: Weights, key: _Key, sample: Tensor):
-        self.weights, self.key, self.sample = weights, key, sample
+    def __init__(self, key: _Key, weight: Tensor, plan: Plan):
+        self.key = key
+        # As long as this is there, no other storage gets the number that is in the key;
+        # an address may be given to the next tensor at once.
+        self.storage = StorageWeakRef(_storage(weight))
+        self.places = _places(weight)
+        self.sample = weight.detach().take(self.places)
+        self.weights = _tensors.pack_weights(plan, weight)
+
+    def is_of(self, key: _Key, weight: Tensor) -> bool:
+        return self.key == key and torch.equal(self.sample, weight.detach().take(self.places))
 
 
 _kept: weakref.WeakKeyDictionary[torch.nn.Module, _Packed] = weakref.WeakKeyDictionary()
@@ -54,19 +65,32 @@ def is_packed(module: torch.nn.Module) -> bool:
     return module in _kept
 
 
-def _sample(weight: Tensor) -> Tensor:
-    flat = weight.detach().reshape(-1) if weight.is_contiguous() else weight.detach().flatten()
-    step = max(1, flat.numel() // SAMPLE)
-    return flat[::step]
+def _storage(tensor: Tensor) -> Any:
+    return tensor.untyped_storage() if hasattr(tensor, "untyped_storage") else tensor.storage()
+
+
+def _places(weight: Tensor) -> Tensor:
+    """Where to look: spread over all values and, as scaling leaves zeros, over the others."""
+    flat = weight.detach().flatten()
+    places = torch.arange(0, flat.numel(), max(1, flat.numel() // SAMPLE))
+    if flat[places].all():
+        return places
+    nonzero = flat.nonzero().flatten()
+    return torch.cat((places, nonzero[:: max(1, nonzero.numel() // SAMPLE)]))
 
 
 def run(
-    module: torch.nn.ConvTranspose3d, input: Tensor, output_padding: Sequence[int]
+    module: torch.nn.ConvTranspose3d,
+    input: Tensor,
+    weight: Tensor,
+    bias: Optional[Tensor],
+    output_padding: Sequence[int],
 ) -> Optional[Tensor]:
     """The output by packed weights, or None where they aren't for this call."""
-    if module.training or torch.is_grad_enabled() or _tensors.is_compiling():
+    if torch.is_grad_enabled() or module.training or _tensors.is_compiling():
         return None
-    weight, bias = module.weight, module.bias
+    if forward_ad._current_level >= 0:  # tangents are there without gradients, too
+        return None
     if (
         not _tensors.is_plain(*(t for t in (input, weight, bias) if t is not None))
         or not weight.is_contiguous()
@@ -96,12 +120,12 @@ def _current(module: Any, weight: Tensor, input: Tensor, layer: Any) -> Optional
         return None
     # All that packed weights depend on, by the header: neither sizes nor output_padding.
     fixed = layer._replace(output_padding=(0, 0, 0))
-    key = (weight.data_ptr(), version, weight.dtype, weight.shape, _tensors.threads(), fixed)
-    sample = _sample(weight)
+    memory = (_storage(weight)._cdata, weight.data_ptr(), version)
+    key = (memory, weight.dtype, weight.shape, _tensors.threads(), fixed)
     kept = _kept.get(module)
-    if kept is not None and kept.key == key and torch.equal(kept.sample, sample):
+    if kept is not None and kept.is_of(key, weight):
         return kept.weights
     plan = _tensors.plan_of(layer, FORWARD, input.shape, weight)
-    kept = _Packed(_tensors.pack_weights(plan, weight), key, sample.clone())
+    kept = _Packed(key, weight, plan)
     _kept[module] = kept
     return kept.weights

@@ -28,6 +28,8 @@ from .._library import (
 
 CODES: dict[Any, int] = {torch.float32: FLOAT32, torch.float64: FLOAT64}
 
+MOST_THREADS = 1024  # that the library takes
+
 _HUGE_PAGE = 1 << 21
 _MADV_HUGEPAGE = 14
 _madvise: Any = None
@@ -56,7 +58,10 @@ def is_plain(*tensors: Tensor) -> bool:
     """Whether the tensors are this machine's memory, and nothing watches what is done."""
     return (
         all(
-            type(t) in (Tensor, torch.nn.Parameter) and t.device.type == "cpu" and not t.is_neg()
+            type(t) in (Tensor, torch.nn.Parameter)
+            and t.device.type == "cpu"
+            and not t.is_neg()
+            and torch._C._has_storage(t)  # not batched, as by is_grads_batched=True
             for t in tensors
         )
         and not torch._C._is_tracing()
@@ -100,7 +105,7 @@ def layer_of(
 
 def threads() -> int:
     """What set_num_threads() of convt3d set, else PyTorch's number."""
-    return _layer.threads_asked() or torch.get_num_threads()
+    return _layer.threads_asked() or min(torch.get_num_threads(), MOST_THREADS)
 
 
 def code_of(name: str, tensor: Tensor) -> int:
@@ -115,9 +120,8 @@ def code_of(name: str, tensor: Tensor) -> int:
 
 
 def pack(name: str, tensor: Tensor) -> bytes:
-    return _layer.pack_tensor(
-        name, tensor.data_ptr(), code_of(name, tensor), tensor.shape, tensor.stride()
-    )
+    code = code_of(name, tensor)  # first: what has no memory has no pointer either
+    return _layer.pack_tensor(name, tensor.data_ptr(), code, tensor.shape, tensor.stride())
 
 
 def pack_optional(name: str, tensor: Tensor | None) -> bytes | None:
