@@ -16,7 +16,8 @@ import subprocess
 import sys
 
 TORCH = "torch==2.13.0"
-# What else is installed, and the modules to know it by.
+# What else is installed, and the modules to know it by.  Of what judges the sources the
+# version is fixed: the next one may want another layout.
 OTHERS = {
     "numpy": "numpy",
     "safetensors": "safetensors",
@@ -26,8 +27,8 @@ OTHERS = {
     "onnx": "onnx",
     "onnxruntime": "onnxruntime",
     "scikit-build-core": "scikit_build_core",
-    "ruff": "ruff",
-    "mypy": "mypy",
+    "ruff==0.17.6": "ruff",
+    "mypy==2.4.1": "mypy",
 }
 
 

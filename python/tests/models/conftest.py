@@ -9,9 +9,10 @@ import platform
 import sys
 from pathlib import Path
 
-import convt3d
 import pytest
 import torch
+
+import convt3d
 
 HAS_OPERATORS = hasattr(torch.library, "custom_op")
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # pytorch_lists
@@ -29,7 +30,9 @@ def versions(record_testsuite_property):
 
 @pytest.fixture(autouse=True)
 def title(request, record_property):
-    record_property("title", " ".join((inspect.getdoc(request.function) or request.node.name).split()))
+    record_property(
+        "title", " ".join((inspect.getdoc(request.function) or request.node.name).split())
+    )
     torch.manual_seed(0)
 
 

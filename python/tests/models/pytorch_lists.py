@@ -10,12 +10,13 @@ import pytest
 import torch
 import torch.autograd.forward_ad as forward_ad
 import torch.testing._internal.jit_metaprogramming_utils
-from convt3d.torch import ConvTranspose3d
 from torch import Tensor
 from torch.autograd import grad, gradcheck, gradgradcheck
 from torch.testing._internal import common_nn
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.testing._internal.common_modules import module_db
+
+from convt3d.torch import ConvTranspose3d
 
 torch.set_default_dtype(torch.float32)  # which an older list for TorchScript changes
 

@@ -6,12 +6,8 @@ from __future__ import annotations
 
 import re
 
-import convt3d
 import pytest
 import torch
-from convt3d.torch import ConvTranspose3d, conv_transpose3d
-from torch.testing._internal import composite_compliance
-
 from pytorch_lists import (
     DTYPES,
     FORMS,
@@ -31,6 +27,10 @@ from pytorch_lists import (
     sample,
     samples,
 )
+from torch.testing._internal import composite_compliance
+
+import convt3d
+from convt3d.torch import ConvTranspose3d, conv_transpose3d
 
 if HAS_OPERATORS:
     from torch.testing._internal import optests

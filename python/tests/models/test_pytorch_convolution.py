@@ -9,10 +9,6 @@ import itertools
 
 import pytest
 import torch
-from convt3d.torch import ConvTranspose3d, conv_transpose3d
-from torch.autograd import grad
-from torch.testing._internal import common_nn
-
 from pytorch_lists import (
     FORMS,
     HAS_OPERATORS,
@@ -27,6 +23,10 @@ from pytorch_lists import (
     run,
     spread,
 )
+from torch.autograd import grad
+from torch.testing._internal import common_nn
+
+from convt3d.torch import ConvTranspose3d, conv_transpose3d
 
 # ---- test_convolution.py, in own words ----------------------------------------------
 

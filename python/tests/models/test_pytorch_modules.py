@@ -12,10 +12,6 @@ import pickle
 import pytest
 import torch
 import torch.testing._internal.jit_metaprogramming_utils as scripting
-from convt3d.torch import ConvTranspose3d, accelerate
-from torch.autograd import grad
-from torch.testing._internal import autocast_test_lists, common_nn
-
 from pytorch_lists import (
     DTYPES,
     HAS_OPERATORS,
@@ -32,6 +28,10 @@ from pytorch_lists import (
     run,
     spread,
 )
+from torch.autograd import grad
+from torch.testing._internal import autocast_test_lists, common_nn
+
+from convt3d.torch import ConvTranspose3d, accelerate
 
 # ---- module_db ----------------------------------------------------------------------
 

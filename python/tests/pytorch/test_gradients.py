@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.utils.checkpoint import checkpoint
 from torch_cases import (
-    HAS_FUNC,
+    HAS_OPERATORS,
     MODES,
     assert_exact,
     both,
@@ -66,7 +66,7 @@ def test_first_derivatives(case, mode):
     for bias, unbatched in ((True, False), (False, True)):
         layer = small(case, mode, bias=bias)
         inputs = leaves(layer, unbatched=unbatched)
-        more = {"check_batched_grad": True} if HAS_FUNC else {}
+        more = {"check_batched_grad": True} if HAS_OPERATORS else {}
         assert gradcheck(function(layer), inputs, check_forward_ad=True, **more)
 
 
