@@ -1,4 +1,7 @@
 """Real models, accelerated: the same results, training, copies, files and hooks.
+
+Many small operations on two threads: OMP_WAIT_POLICY=passive in the environment makes them
+several times as fast where the machine is busy.
 SPDX-License-Identifier: MIT
 """
 
@@ -21,7 +24,7 @@ from zoo import ZOO, transposed  # noqa: E402
 
 from convt3d.torch import accelerate, is_packed, restore  # noqa: E402
 
-WITH_AUTOCAST = ("UNet-residual", "DynUNet-thick-slices")
+SOME = ("UNet-residual", "DynUNet-thick-slices")  # fast, and unlike each other
 HOLDS_LAMBDAS = "ResidualEncoderUNet"  # can't be pickled
 # Its outputs are changed in place, which PyTorch forbids after full backward hooks.
 ADDS_IN_PLACE = "SegResNetDS"
@@ -186,7 +189,7 @@ def test_hooks(case):
     )
 
 
-@pytest.mark.parametrize("name", WITH_AUTOCAST)
+@pytest.mark.parametrize("name", SOME)
 def test_autocast_is_pytorchs(name):
     """convt3d doesn't run bfloat16: bit for bit what PyTorch computes."""
     case = runs.Case(name)
@@ -195,6 +198,35 @@ def test_autocast_is_pytorchs(name):
         ours = runs.step(accelerated(case), case.input)
     for mine, their in zip(ours, theirs):
         runs.assert_same_bits(mine, their)
+
+
+def inference_mode(model, input):
+    with torch.inference_mode():
+        model(input)
+        return model(input).clone()
+
+
+def channels_last(model, input):
+    as_last = {"memory_format": torch.channels_last_3d}
+    return model.to(**as_last)(input.to(**as_last))
+
+
+def traced(model, input):
+    return torch.jit.trace(model, input, check_trace=False)(input)
+
+
+def exported(model, input):
+    return torch.export.export(model, (input,)).module()(input)
+
+
+@pytest.mark.parametrize("way", [inference_mode, channels_last, traced, exported])
+@pytest.mark.parametrize("name", SOME)
+def test_other_ways_to_run(name, way):
+    """As exact as PyTorch however the model is run."""
+    case = runs.Case(name)
+    with torch.no_grad():
+        ours = way(accelerated(case).eval(), case.input)
+    runs.assert_as_exact(runs.numbered(ours), case.torch_outputs, case.exact_outputs)
 
 
 def test_sliding_window_over_an_image_with_an_affine():
