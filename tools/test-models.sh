@@ -26,7 +26,8 @@ export PYTHONPATH=$PWD/python/src CONVT3D_LIBRARY=$build/libconvt3d.so PYTHONDON
 test_files() {
     local report=$logs/$1.xml
     shift
-    "$python" -m pytest -p no:cacheprovider -q --junitxml="$report" "$@"
+    # Small operations on several threads: waiting for each other, they needn't spin.
+    OMP_WAIT_POLICY=passive "$python" -m pytest -p no:cacheprovider -q --junitxml="$report" "$@"
 }
 status=0
 test_files pytorch-cases python/tests/models/test_pytorch_*.py || status=1

@@ -15,6 +15,9 @@ import torch
 import convt3d
 from convt3d.torch import ConvTranspose3d, conv_transpose3d, is_packed
 
+# A shell's background job has SIGINT ignored, and its children with it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def ones(*shape):
     return torch.ones((), dtype=torch.float64).expand(shape)
 
