@@ -365,6 +365,20 @@ typedef struct convt3d_run {
 
 CONVT3D_API void convt3d_run_init(convt3d_run *run);
 
+/* The host's OpenMP: functions of its run-time library, under GNU's names, which LLVM's and
+ * Intel's have as well. */
+typedef struct convt3d_openmp {
+    void (*parallel)(void (*body)(void *data), void *data, unsigned threads,
+                     unsigned flags); /* GOMP_parallel */
+    int (*thread_num)(void);          /* omp_get_thread_num */
+    int (*num_threads)(void);         /* omp_get_num_threads */
+} convt3d_openmp;
+
+/* A run's 'parallel', with a convt3d_openmp as its parallel_data, for hosts that compute with
+ * OpenMP themselves: its threads, which go on looking for work between two loops, would
+ * keep cores from convt3d's.  Not in the forked child of a process that has used it. */
+CONVT3D_API void convt3d_openmp_parallel(void *openmp, int threads, convt3d_body body, void *arg);
+
 /* Whether gradients replace what is there or are added to it. */
 typedef enum convt3d_write {
     CONVT3D_OVERWRITE = 0,

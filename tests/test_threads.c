@@ -328,6 +328,54 @@ static void threads_of_the_host(void **state) {
     for (int d = 0; d < 3; d++) assert_int_equal(spread[d], 3);
 }
 
+/* A team of fewer threads than asked for, one after another. */
+static struct { int team, now, asked; } small;
+
+static void small_team(void (*body)(void *), void *data, unsigned threads, unsigned flags) {
+    assert_int_equal(flags, 0);
+    small.asked = (int)threads;
+    for (small.now = 0; small.now < small.team; small.now++) body(data);
+}
+static int small_thread(void) {
+    return small.now;
+}
+static int small_size(void) {
+    return small.team;
+}
+
+#ifdef _OPENMP
+#include <omp.h>
+void GOMP_parallel(void (*body)(void *), void *data, unsigned threads, unsigned flags);
+#endif
+
+static void openmp_of_the_host(void **state) {
+    (void)state;
+    convt3d_openmp hosts[2] = {{small_team, small_thread, small_size}};
+    int count = 1;
+#ifdef _OPENMP
+    hosts[count++] = (convt3d_openmp){GOMP_parallel, omp_get_thread_num, omp_get_num_threads};
+#endif
+    for (size_t i = 0; i < TEXTS; i++)
+        for (int d = 0; d < 3; d++) {
+            job j = job_make(texts[i], d);
+            for (int h = 0; h < count; h++)
+                for (small.team = 1; small.team <= 3; small.team++) {
+                    convt3d_run run;
+                    convt3d_run_init(&run);
+                    run.parallel = convt3d_openmp_parallel;
+                    run.parallel_data = &hosts[h];
+                    small.asked = 0;
+                    assert_true(digest_of_run(&j.l, j.plan, &run) == j.want);
+                    assert_true(h || i || small.asked == 3); /* work is shared out */
+                    run.threads = 1;
+                    small.asked = 0;
+                    assert_true(digest_of_run(&j.l, j.plan, &run) == j.want);
+                    assert_int_equal(small.asked, 0);
+                }
+            job_free(&j);
+        }
+}
+
 /* ---- After fork() ------------------------------------------------------- */
 
 /* 0 if a forked child gets the right bytes, on three threads, in time. */
@@ -423,6 +471,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(sixteen_callers_share_a_plan),
         cmocka_unit_test(small_stacks),
         cmocka_unit_test(threads_of_the_host),
+        cmocka_unit_test(openmp_of_the_host),
         cmocka_unit_test(fork_after_use),
         cmocka_unit_test(threads_that_fork_at_once),
         cmocka_unit_test(storm_of_signals),

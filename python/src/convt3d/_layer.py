@@ -24,9 +24,10 @@ from ._library import (
     Problem,
     RangeError,
     ShapeError,
-    call,
+    Threads,
     failure,
     library,
+    own_threads,
 )
 
 Triple = Tuple[int, int, int]
@@ -341,15 +342,23 @@ def run_forward(
     bias: bytes | None,
     output: bytes,
     packed: Weights | None = None,
+    threads: Threads = own_threads,
 ) -> None:
     handle = packed.handle if packed is not None else None
-    call(library.convt3d_forward, plan.handle, input, weight, handle, bias, output)
+    threads.call(library.convt3d_forward, plan.handle, input, weight, handle, bias, output)
 
 
 def run_backward_input(
-    plan: Plan, grad_output: bytes, weight: bytes, grad_input: bytes, write: int = 0
+    plan: Plan,
+    grad_output: bytes,
+    weight: bytes,
+    grad_input: bytes,
+    write: int = 0,
+    threads: Threads = own_threads,
 ) -> None:
-    call(library.convt3d_backward_input, plan.handle, grad_output, weight, None, grad_input, write)
+    threads.call(
+        library.convt3d_backward_input, plan.handle, grad_output, weight, None, grad_input, write
+    )
 
 
 def run_backward_weight(
@@ -359,8 +368,9 @@ def run_backward_weight(
     grad_weight: bytes | None,
     grad_bias: bytes | None,
     write: int = 0,
+    threads: Threads = own_threads,
 ) -> None:
-    call(
+    threads.call(
         library.convt3d_backward_weight,
         plan.handle,
         input,

@@ -11,7 +11,19 @@ import ctypes.util
 import functools
 import os
 import threading
-from ctypes import POINTER, byref, c_char_p, c_double, c_int, c_int32, c_int64, c_size_t, c_void_p
+from ctypes import (
+    POINTER,
+    byref,
+    c_char_p,
+    c_double,
+    c_int,
+    c_int32,
+    c_int64,
+    c_size_t,
+    c_void_p,
+    cast,
+    pointer,
+)
 from pathlib import Path
 from types import GeneratorType
 from typing import Any
@@ -73,6 +85,12 @@ class Options(ctypes.Structure):
         ("activation", c_int),
         ("negative_slope", c_double),
     ]
+
+
+class OpenMP(ctypes.Structure):
+    """convt3d_openmp."""
+
+    _fields_ = [("parallel", c_void_p), ("thread_num", c_void_p), ("num_threads", c_void_p)]
 
 
 # convt3d_run's poll(poll_data, done), declared without its arguments: see _watch().
@@ -250,18 +268,25 @@ def _watch(raised: list[BaseException]) -> Any:
         raised[:] = (error,)
 
 
-class Watcher:
-    """The convt3d_run that lets signals' handlers run during calls of the main thread,
-    the only one in which Python runs them."""
+class Threads:
+    """How calls run: convt3d's own threads, or the host's OpenMP; and, in the main thread,
+    the only one in which Python runs them, with signals' handlers."""
 
-    def __init__(self) -> None:
-        self.thread = threading.main_thread().ident
+    def __init__(self, openmp: OpenMP | None = None) -> None:
+        self.main = threading.main_thread().ident
         self.busy = False
         # What a handler raised in the middle of a call: KeyboardInterrupt, usually.
         self.raised: list[BaseException] = []
-        self.run = Run()
-        library.convt3d_run_init(byref(self.run))
+        self.openmp = openmp
+        self.watched, self.unwatched = Run(), Run()
+        for run in (self.watched, self.unwatched):
+            library.convt3d_run_init(byref(run))
+            if openmp is not None:
+                run.parallel = cast(library.convt3d_openmp_parallel, c_void_p)
+                run.parallel_data = cast(pointer(openmp), c_void_p)
         self._watch_anew()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
 
     def _watch_anew(self) -> None:
         self.raised.clear()
@@ -269,39 +294,38 @@ class Watcher:
         next(answers)
         # To poll() the answer is 0, and 1, which is to stop, once it has ended.  Called
         # without arguments: the two that the library passes stay in their registers.
-        self.run.poll = _Poll(functools.partial(next, answers, 1))
+        self.watched.poll = _Poll(functools.partial(next, answers, 1))
         self.answers = answers
 
-    def take(self) -> Run:
+    def _take(self) -> Run:
         """What to run with, from the main thread."""
         if self.answers.gi_frame is None:
             self._watch_anew()
-        return self.run
+        return self.watched
 
-    def after_fork(self) -> None:
-        """The thread that forked is the child's main thread."""
-        self.thread = threading.get_ident()
+    def _after_fork(self) -> None:
+        """The thread that forked is the child's main thread.  OpenMP doesn't work there."""
+        self.main = threading.get_ident()
         self.busy = False
+        for run in (self.watched, self.unwatched):
+            run.parallel = None
+
+    def call(self, function: Any, *arguments: Any) -> None:
+        """Runs forward, backward_input or backward_weight, without Python's lock."""
+        error = CError()
+        # A handler that itself calls the library isn't watched.
+        watched = not self.busy and threading.get_ident() == self.main
+        try:
+            if watched:
+                self.busy = True
+            status = function(*arguments, self._take() if watched else self.unwatched, error)
+        finally:
+            if watched:
+                self.busy = False
+        if watched and self.raised:
+            raise self.raised.pop()
+        if status:
+            raise failure(status, error)
 
 
-watcher = Watcher()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=watcher.after_fork)
-
-
-def call(function: Any, *arguments: Any) -> None:
-    """Runs forward, backward_input or backward_weight, without Python's lock."""
-    error = CError()
-    # A handler that itself calls the library isn't watched.
-    watched = not watcher.busy and threading.get_ident() == watcher.thread
-    try:
-        if watched:
-            watcher.busy = True
-        status = function(*arguments, watcher.take() if watched else None, error)
-    finally:
-        if watched:
-            watcher.busy = False
-    if watched and watcher.raised:
-        raise watcher.raised.pop()
-    if status:
-        raise failure(status, error)
+own_threads = Threads()

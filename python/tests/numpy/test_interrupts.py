@@ -49,6 +49,8 @@ def is_soon():
     "Whether it is less than a second after the first signal, and not before it."
     return bool(sent) and time.monotonic() - sent[0] < 1
 
+# A shell's background jobs are started with SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 convt3d.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 2)
 """
 

@@ -43,7 +43,7 @@ def accelerate(model: torch.nn.Module) -> Report:
     their class changes.  Optimizers, state_dicts and references to modules stay valid.
     In eval mode without gradients, layers with small inputs keep their weights packed; they
     are packed again when the parameter changes (see repack() for writes that PyTorch itself
-    doesn't notice).
+    doesn't notice).  torch.fx.symbolic_trace() wants PyTorch's own layers: restore() before.
 
     Args:
         model: any module; its layers are found as by model.named_modules().

@@ -25,6 +25,10 @@ from .._library import (
     ArgumentError,
     DtypeError,
 )
+from . import _openmp
+
+# How calls run; also while other operators of PyTorch do.
+HOST = _openmp.threads()
 
 CODES: dict[Any, int] = {torch.float32: FLOAT32, torch.float64: FLOAT64}
 
@@ -170,6 +174,7 @@ def forward(input: Tensor, weight: Tensor, bias: Tensor | None, layer: Layer) ->
         pack("weight", weight),
         pack_optional("bias", bias),
         pack("output", output),
+        threads=HOST,
     )
     return output
 
@@ -187,6 +192,7 @@ def forward_packed(
         pack_optional("bias", bias),
         pack("output", output),
         packed,
+        HOST,
     )
     return output
 
@@ -197,7 +203,11 @@ def backward_input(
     plan = plan_of(layer, BACKWARD_INPUT, input_shape, weight)
     grad_input = empty(tuple(input_shape), weight, channels_last(grad_output))
     _layer.run_backward_input(
-        plan, pack("grad_output", grad_output), pack("weight", weight), pack("grad", grad_input)
+        plan,
+        pack("grad_output", grad_output),
+        pack("weight", weight),
+        pack("grad", grad_input),
+        threads=HOST,
     )
     return grad_input
 
@@ -219,6 +229,7 @@ def backward_weight(
         pack("grad_output", grad_output),
         pack("grad_weight", grad_weight),
         pack("grad_bias", grad_bias) if with_bias else None,
+        threads=HOST,
     )
     return grad_weight, grad_bias
 
