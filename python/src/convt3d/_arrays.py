@@ -15,15 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._layer import pack_tensor
-from ._library import FLOAT32, FLOAT64, ArgumentError, DtypeError, NoMemoryError, ShapeError
+from ._library import (
+    FLOAT32,
+    FLOAT64,
+    HUGE_PAGE,
+    ArgumentError,
+    DtypeError,
+    NoMemoryError,
+    ShapeError,
+)
 
 Array = NDArray[Any]
 
 CODES: dict[Any, int] = {np.dtype(np.float32): FLOAT32, np.dtype(np.float64): FLOAT64}
 
-_HUGE_PAGE = 1 << 21
 # Below, a fresh mapping costs more than its page faults.
-_WORTH_HUGE_PAGES = 2 * _HUGE_PAGE
+_WORTH_HUGE_PAGES = 2 * HUGE_PAGE
 
 
 def as_array(name: str, value: Any) -> Array:
@@ -93,7 +100,7 @@ def empty(shape: Sequence[int], dtype: Any) -> Array:
     if size < _WORTH_HUGE_PAGES or not hasattr(mmap, "MADV_HUGEPAGE"):
         return np.empty(shape, dtype)
     try:
-        memory = mmap.mmap(-1, size + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except (OSError, OverflowError) as error:
         raise NoMemoryError(f"no memory for {size} bytes, shape {tuple(shape)}") from error
     try:
@@ -101,7 +108,7 @@ def empty(shape: Sequence[int], dtype: Any) -> Array:
     except OSError:
         pass  # a kernel without huge pages
     raw = np.frombuffer(memory, np.uint8)
-    start = -raw.__array_interface__["data"][0] % _HUGE_PAGE
+    start = -raw.__array_interface__["data"][0] % HUGE_PAGE
     array: Array = raw[start : start + size].view(dtype).reshape(shape)
     return array
 

@@ -17,6 +17,7 @@ from ._library import (
     ACTIVATIONS,
     FLOAT32,
     FORWARD,
+    MAX_THREADS,
     PADDING_MODES,
     ArgumentError,
     CError,
@@ -154,12 +155,16 @@ def make_layer(
     )
 
 
-def _check_shapes(input_shape: tuple[int, ...], weight_shape: tuple[int, ...], groups: int) -> None:
-    if len(input_shape) not in (4, 5):
+def check_input_rank(shape: Sequence[int]) -> None:
+    if len(shape) not in (4, 5):
         raise ShapeError(
-            f"input: shape {input_shape} has {len(input_shape)} axes; "
+            f"input: shape {tuple(shape)} has {len(shape)} axes; "
             "legal: 5 (N, in_channels, D, H, W), or 4 without the batch"
         )
+
+
+def _check_shapes(input_shape: tuple[int, ...], weight_shape: tuple[int, ...], groups: int) -> None:
+    check_input_rank(input_shape)
     if len(weight_shape) != 5:
         raise ShapeError(
             f"weight: shape {weight_shape} has {len(weight_shape)} axes; "
@@ -222,8 +227,8 @@ def set_num_threads(threads: int | None) -> None:
     """
     global _threads
     number = 0 if threads is None else integer("threads", threads)
-    if threads is not None and not 1 <= number <= 1024:
-        raise ArgumentError(f"threads: {threads} is not in the legal range 1 to 1024")
+    if threads is not None and not 1 <= number <= MAX_THREADS:
+        raise ArgumentError(f"threads: {threads} is not in the legal range 1 to {MAX_THREADS}")
     _threads = number
 
 
@@ -259,7 +264,6 @@ class Plan:
     ):
         self.handle = c_void_p()
         self.problem, self.output_shape = make_problem(layer, dtype, input_shape, weight_shape)
-        self.layer, self.direction = layer, direction
         options, error = Options(), CError()
         library.convt3d_options_init(byref(options))
         options.threads = threads
@@ -304,10 +308,6 @@ class Weights:
     def __del__(self) -> None:
         if self.handle and library is not None:
             library.convt3d_weights_free(self.handle)
-
-    @property
-    def nbytes(self) -> int:
-        return int(library.convt3d_weights_size(self.handle))
 
 
 # ---- Tensors and runs ------------------------------------------------------------

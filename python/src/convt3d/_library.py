@@ -32,6 +32,8 @@ from typing import Any
 VERSION = "0.1.0"
 
 FLOAT32, FLOAT64 = 1, 2
+MAX_THREADS = 1024
+HUGE_PAGE = 1 << 21  # bytes, on x86-64 and most of aarch64
 FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT = 0, 1, 2
 OVERWRITE, ACCUMULATE = 0, 1
 PADDING_MODES = {"zeros": 0, "reflect": 1, "replicate": 2, "circular": 3}
@@ -224,7 +226,6 @@ def _load() -> ctypes.CDLL:
         "plan_describe": (c_size_t, [c_void_p, c_char_p, c_size_t]),
         "weights_pack": (c_int, [c_void_p, tensor, POINTER(c_void_p), error]),
         "weights_free": (None, [c_void_p]),
-        "weights_size": (c_size_t, [c_void_p]),
         "run_init": (None, [POINTER(Run)]),
         "forward": (
             c_int,

@@ -74,15 +74,16 @@ def _forward(
 def _backward_input(
     run: Any, info: Any, in_dims: Any, grad: Any, weight: Any, input_size: Any, *layer: Any
 ) -> Any:
-    size, unbatched = info.batch_size, _rank(grad, in_dims[0]) == 4
-    if in_dims[1] is None:
-        merged = _into_samples(grad, in_dims[0], size)
-        result = run(merged, weight, input_size, *layer)
-        return _from_samples(result, size, unbatched), 0
-    merged = _into_channels(grad, in_dims[0], size)
-    weight = _spread(weight, in_dims[1], size).flatten(0, 1)
-    result = run(merged, weight, input_size, *_grouped(layer, size))
-    return _from_channels(result, size, unbatched), 0
+    """As _forward(), with the input's size in the place of a bias that isn't batched."""
+    return _forward(
+        lambda grad, weight, _, *layer: run(grad, weight, input_size, *layer),
+        info,
+        (in_dims[0], in_dims[1], None),
+        grad,
+        weight,
+        None,
+        *layer,
+    )
 
 
 def _backward_weight(

@@ -9,12 +9,12 @@ from typing import Any, List, Literal, Optional, Sequence, Tuple, Union
 import torch
 from torch import Tensor
 
-from .._layer import Ints, Padding, integer, paddings, triple
+from .._layer import Ints, Padding, check_input_rank, integer, paddings, triple
 from .._library import PADDING_MODES, ArgumentError, ShapeError
 from . import _operators, _packed, _tensors
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
-DTYPES = (torch.float32, torch.float64)
+DTYPES = tuple(_tensors.CODES)
 
 if hasattr(torch, "get_autocast_dtype"):  # since 2.4
 
@@ -228,11 +228,7 @@ def padding_for(
 ) -> List[int]:
     """The output_padding that gives this output size."""
     sizes = list(output_size)
-    if input.dim() not in (4, 5):
-        raise ShapeError(
-            f"input: shape {tuple(input.shape)} has {input.dim()} axes; "
-            "legal: 5 (N, in_channels, D, H, W), or 4 without the batch"
-        )
+    check_input_rank(input.shape)
     if len(sizes) == input.dim():
         sizes = sizes[-3:]
     if len(sizes) != 3:

@@ -113,11 +113,6 @@ def output_size(
     ]
 
 
-def _new(like: Tensor, shape: Sequence[int], last: bool = False) -> Tensor:
-    format = torch.channels_last_3d if last else torch.contiguous_format
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=format)
-
-
 def _forward_fake(
     input: Tensor,
     weight: Tensor,
@@ -135,14 +130,14 @@ def _forward_fake(
         input.shape[-3:], weight.shape[2:], stride, padding, output_padding, dilation
     )
     shape = (*input.shape[:-4], weight.shape[1] * groups, *sizes)
-    return _new(weight, shape, _tensors.channels_last(input))
+    return _tensors.new(shape, weight, _tensors.channels_last(input))
 
 
 def _backward_input_fake(
     grad_output: Tensor, weight: Tensor, input_size: Sequence[int], *layer: Any
 ) -> Tensor:
     shape = (*grad_output.shape[:-4], weight.shape[0], *input_size)
-    return _new(weight, shape, _tensors.channels_last(grad_output))
+    return _tensors.new(shape, weight, _tensors.channels_last(grad_output))
 
 
 def _backward_weight_fake(
@@ -150,7 +145,8 @@ def _backward_weight_fake(
 ) -> Tuple[Tensor, Tensor]:
     groups = layer[3]
     shape = _weight_shape(grad_output, input, kernel_size, groups)
-    return _new(input, shape), _new(input, (shape[1] * groups if with_bias else 0,))
+    bias = (shape[1] * groups if with_bias else 0,)
+    return _tensors.new(shape, input), _tensors.new(bias, input)
 
 
 # ---- Their derivatives --------------------------------------------------------------

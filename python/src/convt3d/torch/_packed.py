@@ -109,7 +109,7 @@ def run(
     packed = _current(module, weight, input, layer)
     if packed is None:
         return None
-    return _tensors.forward_packed(input, weight, packed, bias, layer)
+    return _tensors.forward(input, weight, bias, layer, packed)
 
 
 def _current(module: Any, weight: Tensor, input: Tensor, layer: Any) -> Optional[Weights]:

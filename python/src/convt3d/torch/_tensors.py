@@ -21,6 +21,8 @@ from .._library import (
     FLOAT32,
     FLOAT64,
     FORWARD,
+    HUGE_PAGE,
+    MAX_THREADS,
     PADDING_MODES,
     ArgumentError,
     DtypeError,
@@ -32,9 +34,6 @@ HOST = _openmp.threads()
 
 CODES: dict[Any, int] = {torch.float32: FLOAT32, torch.float64: FLOAT64}
 
-MOST_THREADS = 1024  # that the library takes
-
-_HUGE_PAGE = 1 << 21
 _MADV_HUGEPAGE = 14
 _madvise: Any = None
 try:
@@ -109,7 +108,7 @@ def layer_of(
 
 def threads() -> int:
     """What set_num_threads() of convt3d set, else PyTorch's number."""
-    return _layer.threads_asked() or min(torch.get_num_threads(), MOST_THREADS)
+    return _layer.threads_asked() or min(torch.get_num_threads(), MAX_THREADS)
 
 
 def code_of(name: str, tensor: Tensor) -> int:
@@ -141,19 +140,20 @@ def channels_last(tensor: Tensor) -> bool:
     )
 
 
+def new(shape: Sequence[int], like: Tensor, last: bool = False) -> Tensor:
+    """A new tensor, channels_last_3d or contiguous; it may be one of shapes alone."""
+    form = torch.channels_last_3d if last else torch.contiguous_format
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=form)
+
+
 def empty(shape: Sequence[int], like: Tensor, last: bool = False) -> Tensor:
     """A new tensor; a large one on huge pages, where the system has them."""
-    result = torch.empty(
-        shape,
-        dtype=like.dtype,
-        device=like.device,
-        memory_format=torch.channels_last_3d if last else torch.contiguous_format,
-    )
+    result = new(shape, like, last)
     size = result.numel() * result.element_size()
-    if size >= 2 * _HUGE_PAGE and _madvise is not None and like.device.type == "cpu":
+    if size >= 2 * HUGE_PAGE and _madvise is not None and like.device.type == "cpu":
         # Only whole huge pages that are nobody else's; a refusal changes nothing.
-        start = -(-result.data_ptr() // _HUGE_PAGE) * _HUGE_PAGE
-        end = (result.data_ptr() + size) // _HUGE_PAGE * _HUGE_PAGE
+        start = -(-result.data_ptr() // HUGE_PAGE) * HUGE_PAGE
+        end = (result.data_ptr() + size) // HUGE_PAGE * HUGE_PAGE
         if end > start:
             _madvise(start, end - start, _MADV_HUGEPAGE)
     return result
@@ -165,30 +165,20 @@ def plan_of(layer: Layer, direction: int, input: Sequence[int], weight: Tensor) 
     )
 
 
-def forward(input: Tensor, weight: Tensor, bias: Tensor | None, layer: Layer) -> Tensor:
-    plan = plan_of(layer, FORWARD, input.shape, weight)
-    output = empty(plan.output_shape, weight, channels_last(input))
-    _layer.run_forward(
-        plan,
-        pack("input", input),
-        pack("weight", weight),
-        pack_optional("bias", bias),
-        pack("output", output),
-        threads=HOST,
-    )
-    return output
-
-
-def forward_packed(
-    input: Tensor, weight: Tensor, packed: Weights, bias: Tensor | None, layer: Layer
+def forward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    layer: Layer,
+    packed: Weights | None = None,
 ) -> Tensor:
-    """forward() by weights that were packed before; of 'weight' only the shape is used."""
+    """The layer.  Where weights were packed before, only the shape of 'weight' is used."""
     plan = plan_of(layer, FORWARD, input.shape, weight)
     output = empty(plan.output_shape, weight, channels_last(input))
     _layer.run_forward(
         plan,
         pack("input", input),
-        None,
+        pack("weight", weight) if packed is None else None,
         pack_optional("bias", bias),
         pack("output", output),
         packed,
