@@ -10,6 +10,7 @@ Usage: python tools/python_environment.py FOLDER
 SPDX-License-Identifier: MIT
 """
 
+import functools
 import json
 import os
 import subprocess
@@ -68,6 +69,7 @@ def _install_torch(python, log):
     return None
 
 
+@functools.lru_cache(maxsize=None)  # a look takes seconds, an index that is silent more
 def prepare(folder, log_path):
     """Makes, or completes, the environment and says what it holds."""
     python = os.path.join(folder, "bin", "python")

@@ -97,3 +97,18 @@ def test_last_line(runner):
     line, failed = runner.tally([runner.Result("a", 2, 0, 0), runner.Result("b", 3, 1, 0)])
     assert (line, failed) == ("5 passed, 1 failed", 1)
     assert runner.tally([runner.Result("a", 2, 0, 4)])[0] == "2 passed, 0 failed, 4 skipped"
+
+
+def test_where_a_package_is_missing_its_tests_are_skipped(runner, tmp_path, monkeypatch):
+    """Those that import it, and all beside a conftest.py that does."""
+    environment = runner.python_environment.Environment(runner.sys.executable, ["torch"], "no index")
+    monkeypatch.setattr(runner.python_environment, "prepare", lambda *_: environment)
+    (tmp_path / "test_one.py").write_text("def test_good(): pass\n")
+    (tmp_path / "test_two.py").write_text("def test_a():\n    import torch\ndef test_b(): pass\n")
+    build = str(tmp_path)
+    result = runner.foreign_tests("folder", str(tmp_path), build, build)
+    assert (result.passed, result.failed, result.skipped) == (1, 0, 2)
+    assert result.notes == ["test_two.py: 2 skipped: no index"]
+    (tmp_path / "conftest.py").write_text("import torch\n")
+    result = runner.foreign_tests("folder", str(tmp_path), build, build)
+    assert (result.passed, result.failed, result.skipped) == (0, 0, 3)
