@@ -15,7 +15,8 @@ for word in "${@:-build}"; do
     --check) check=1 ;;
     build) packages="$packages $base" ;;
     demo) packages="$packages $base python3 python3-numpy mricron-data" ;;
-    test) packages="$packages $base g++ libcmocka-dev python3 python3-numpy python3-pytest python3-venv" ;;
+    # python3-dev: PyTorch's compiler writes C++ that wants Python's header.
+    test) packages="$packages $base g++ libcmocka-dev python3 python3-dev python3-numpy python3-pytest python3-venv" ;;
     lint) packages="$packages $base clang clang-format clang-tidy shellcheck mandoc r-cran-roxygen2" ;;
     fuzz) packages="$packages $base clang libclang-rt-14-dev" ;;
     r) packages="$packages gcc libc6-dev make r-base-core r-cran-testthat r-cran-jsonlite r-cran-knitr r-cran-markdown" ;;

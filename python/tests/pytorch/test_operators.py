@@ -7,6 +7,8 @@ from __future__ import annotations
 import contextlib
 import io
 import shutil
+import sysconfig
+from pathlib import Path
 
 import problems
 import pytest
@@ -28,6 +30,11 @@ from convt3d.torch import ConvTranspose3d, is_packed
 
 needs_operators = pytest.mark.skipif(
     not HAS_OPERATORS, reason="this PyTorch has no torch.library.custom_op"
+)
+# What PyTorch's default backend needs for the C++ that it writes.
+CAN_COMPILE = (
+    bool(shutil.which("g++") or shutil.which("c++"))
+    and (Path(sysconfig.get_path("include")) / "Python.h").exists()
 )
 
 
@@ -173,7 +180,7 @@ def test_compiled_modules_with_output_size_and_formats():
 
 @needs_operators
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("c++")), reason="no C++ compiler here")
+@pytest.mark.skipif(not CAN_COMPILE, reason="no C++ compiler here, or no Python.h")
 def test_compile_with_inductor():
     layer = typical("circular")
     x, w, b, dy = integers(34, layer)
