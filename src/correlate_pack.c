@@ -27,9 +27,9 @@ int64_t convt3d_correlate_channel(const convt3d_correlate *c, int64_t m, int64_t
 }
 
 /* All taps of one source channel, for 'rows' result channels 'm_stride' apart: those that
- * lie side by side in the caller's memory are read together. */
+ * lie side by side in the caller's memory are read together.  Zeros up to 'padded'. */
 static void pack_taps(const convt3d_plan *plan, const convt3d_view *w, char *to, const char *from,
-                      int64_t m_stride, int64_t rows) {
+                      int64_t m_stride, int64_t rows, int64_t padded) {
     const convt3d_correlate *c = plan->details;
     const int64_t element = (int64_t)plan->geometry.element, tap = c->k * c->panel;
     const int64_t kernel[3] = {c->axis[0].kernel, c->axis[1].kernel, c->axis[2].kernel};
@@ -41,7 +41,7 @@ static void pack_taps(const convt3d_plan *plan, const convt3d_view *w, char *to,
     for (int64_t i = 0; i < lines; i++) {
         const int64_t at = i / kernel[1] * w->stride[2] + i % kernel[1] * w->stride[3];
         plan->type->transpose(to + i * together * tap * element, tap, from + at * element, m_stride,
-                              w->stride[4], rows, c->panel, together);
+                              w->stride[4], rows, padded, together);
     }
 }
 
@@ -82,16 +82,23 @@ void convt3d_correlate_pack(const convt3d_plan *plan, const convt3d_view *w, con
     int64_t k0 = index % parts * PACK_CHANNELS, rows = min64(c->panel, c->m - m0);
     char *to = (char *)packed + CONVT3D_ALIGN + index / parts * c->taps * tap * element;
     const char *from = w->data + group * g->group_inputs * w->stride[0] * element;
+    const int64_t k1 = min64(k0 + PACK_CHANNELS, c->k);
+    /* A few rows' elements of all source channels, where these are near each other. */
+    const int64_t block =
+        k_stride < m_stride && !convt3d_is_merged(c) ? plan->type->lanes : c->panel;
     int bad = 0;
-    for (int64_t k = k0; k < min64(k0 + PACK_CHANNELS, c->k); k++) {
-        char *row = to + k * c->panel * element;
-        const char *source = from + k * k_stride * element;
-        if (convt3d_is_merged(c))
-            pack_merged(plan, w, row, source);
-        else
-            pack_taps(plan, w, row, source + m0 * m_stride * element, m_stride, rows);
-        for (int64_t i = 0; i < c->taps && !bad; i++)
-            bad = plan->type->nonfinite(row + i * tap * element, c->panel);
+    for (int64_t m = 0; m < c->panel; m += block) {
+        for (int64_t k = k0; k < k1; k++) {
+            char *row = to + k * c->panel * element;
+            const char *source = from + k * k_stride * element;
+            if (convt3d_is_merged(c))
+                pack_merged(plan, w, row, source);
+            else
+                pack_taps(plan, w, row + m * element, source + (m0 + m) * m_stride * element,
+                          m_stride, max64(0, min64(block, rows - m)), min64(block, c->panel - m));
+        }
     }
+    for (int64_t i = 0; i < c->taps && !bad; i++)
+        bad = plan->type->nonfinite(to + (i * tap + k0 * c->panel) * element, (k1 - k0) * c->panel);
     if (bad) __atomic_store_n(&packed->nonfinite, 1, __ATOMIC_RELAXED);
 }

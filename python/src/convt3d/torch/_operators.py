@@ -299,26 +299,10 @@ def _function(what: Any, compute: Any) -> Any:
     """An autograd function that computes with compute()."""
 
     class Operator(torch.autograd.Function):
-        if hasattr(torch.autograd.Function, "setup_context"):  # since 2.0
-
-            @staticmethod
-            def forward(*inputs: Any) -> Any:
-                return compute(*inputs)
-
-            @staticmethod
-            def setup_context(ctx: Any, inputs: Tuple[Any, ...], output: Any) -> None:
-                what.remember(ctx, inputs)
-
-            @staticmethod
-            def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
-                return _batching.rule(what.name, Operator.apply)(info, in_dims, *inputs)
-
-        else:
-
-            @staticmethod
-            def forward(ctx: Any, *inputs: Any) -> Any:
-                what.remember(ctx, inputs)
-                return compute(*inputs)
+        @staticmethod
+        def forward(ctx: Any, *inputs: Any) -> Any:
+            what.remember(ctx, inputs)
+            return compute(*inputs)
 
         @staticmethod
         def backward(ctx: Any, *given: Any) -> Any:
@@ -328,7 +312,30 @@ def _function(what: Any, compute: Any) -> Any:
         def jvp(ctx: Any, *tangents: Any) -> Any:
             return what.tangent(ctx, *tangents[:3])
 
-    return Operator.apply
+    if not hasattr(torch.autograd.Function, "setup_context"):  # before 2.0
+        return Operator.apply
+
+    class Transformed(Operator):
+        """The same for torch.func, which wants its steps apart: each call then reads
+        forward()'s signature, which takes longer than all of the rest."""
+
+        @staticmethod
+        def forward(*inputs: Any) -> Any:
+            return compute(*inputs)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Tuple[Any, ...], output: Any) -> None:
+            what.remember(ctx, inputs)
+
+        @staticmethod
+        def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
+            return _batching.rule(what.name, Transformed.apply)(info, in_dims, *inputs)
+
+    def apply(*inputs: Any) -> Any:
+        kind = Operator if _tensors.functorch_level() is None else Transformed
+        return kind.apply(*inputs)
+
+    return apply
 
 
 def _make(what: Any) -> Any:
@@ -342,16 +349,22 @@ def _make(what: Any) -> Any:
         )
     operator = _custom_operator(what)
 
+    def is_plain(inputs: Tuple[Any, ...]) -> bool:
+        return _tensors.is_plain(*(i for i in inputs[:3] if isinstance(i, Tensor)))
+
     def compute(*inputs: Any) -> Any:
-        tensors = [i for i in inputs[:3] if isinstance(i, Tensor)]
-        return (what.compute if _tensors.is_plain(*tensors) else operator)(*inputs)
+        return (what.compute if is_plain(inputs) else operator)(*inputs)
 
     function = _function(what, compute)
 
     def call(*inputs: Any) -> Any:
         # A trace can hold operators, but not autograd functions, in a file.
-        by_operator = _tensors.is_compiling() or torch._C._is_tracing()
-        return (operator if by_operator else function)(*inputs)
+        if _tensors.is_compiling() or torch._C._is_tracing():
+            return operator(*inputs)
+        # As gradients do that nobody wants to differentiate again.
+        if not torch.is_grad_enabled() and not _tensors.has_tangents() and is_plain(inputs):
+            return what.compute(*inputs)
+        return function(*inputs)
 
     return call
 

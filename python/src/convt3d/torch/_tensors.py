@@ -53,8 +53,13 @@ def _no_level() -> None:
     return None
 
 
-_functorch_level = getattr(getattr(torch._C, "_functorch", None), "maybe_current_level", _no_level)
+functorch_level = getattr(getattr(torch._C, "_functorch", None), "maybe_current_level", _no_level)
 _dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
+
+
+def has_tangents() -> bool:
+    """Whether tensors may carry tangents: forward mode works without gradients, too."""
+    return torch.autograd.forward_ad._current_level >= 0
 
 
 def is_plain(*tensors: Tensor) -> bool:
@@ -69,7 +74,7 @@ def is_plain(*tensors: Tensor) -> bool:
         )
         and not torch._C._is_tracing()
         and _dispatch_modes() == 0
-        and _functorch_level() is None
+        and functorch_level() is None
     )
 
 
