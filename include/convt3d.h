@@ -272,6 +272,34 @@ CONVT3D_API convt3d_status convt3d_activation_parse(const char *name,
                                                     convt3d_activation *activation,
                                                     convt3d_error *err);
 
+/* How exactly float32 is multiplied, as in torch.set_float32_matmul_precision().
+ * Additions are float32 in each.  CPUs with AMX multiply bfloat16 sixteen times as
+ * fast as float32; a float32 number is the sum of three of bfloat16, its terms:
+ *
+ *     HIGHEST   fused multiply-add, or the six products of terms that count, where the
+ *               CPU is faster with these: errors are smaller than those of a chain of
+ *               fused multiply-adds
+ *     HIGH      where the CPU is faster with them, three products: factors are off by up
+ *               to about 2^-16 of themselves
+ *     MEDIUM    where the CPU is faster with it, one product: factors are rounded to
+ *               bfloat16, off by up to 2^-8
+ *
+ * float64 is float64 in each.  Data whose products might leave float32's range (or, at
+ * HIGHEST, fall below what the terms can hold) are multiplied as with an isa without
+ * AMX.  docs/numerics.md has the rules and the error bounds. */
+typedef enum convt3d_precision {
+    CONVT3D_PRECISION_HIGHEST = 0,
+    CONVT3D_PRECISION_HIGH = 1,
+    CONVT3D_PRECISION_MEDIUM = 2
+} convt3d_precision;
+
+/* "highest", "high", "medium"; NULL for any other value. */
+CONVT3D_API const char *convt3d_precision_name(convt3d_precision precision);
+
+/* The precision of that name.  ARG, listing the three names, for any other. */
+CONVT3D_API convt3d_status convt3d_precision_parse(const char *name, convt3d_precision *precision,
+                                                   convt3d_error *err);
+
 #define CONVT3D_MAX_THREADS 1024
 
 typedef struct convt3d_options {
@@ -279,13 +307,15 @@ typedef struct convt3d_options {
     int32_t threads;       /* 1..CONVT3D_MAX_THREADS; 0: $CONVT3D_NUM_THREADS, else
                               the CPUs this process may use */
     const char *isa;       /* a name of convt3d_isa_name(); NULL or "": $CONVT3D_ISA, else
-                              the best that this CPU has */
+                              the best that this CPU has ("x86_avx512" forbids AMX) */
     const char *algorithm; /* "engine" or "reference"; NULL: the first that
                               accepts the problem */
     /* A struct_size that ends here, as of a program made before what follows
        was added, means no activation. */
     convt3d_activation activation; /* NONE, which any direction but forward needs */
     double negative_slope;         /* LEAKY_RELU's (0.01): finite in the dtype */
+    /* The same again: HIGHEST. */
+    convt3d_precision precision;
 } convt3d_options;
 
 CONVT3D_API void convt3d_options_init(convt3d_options *options);
@@ -323,7 +353,7 @@ CONVT3D_API size_t convt3d_plan_describe(const convt3d_plan *plan, char *text, s
 
 /* A copy of a weight tensor in the layout of one forward or backward_input
  * plan.  It never changes, and serves that plan and every plan that was made
- * with the same isa and algorithm for a problem that differs in batch,
+ * with the same isa, precision and algorithm for a problem that differs in batch,
  * input_size, output_padding and bias only. */
 typedef struct convt3d_weights convt3d_weights;
 

@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: MIT */
 #include "error.h"
 #include "plan.h"
+#include "terms.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@ struct convt3d_weights {
     convt3d_problem problem; /* whose batch, input_size and output_padding don't count */
     convt3d_direction direction;
     const convt3d_kernels *kernels;
+    convt3d_precision precision;
     const convt3d_algorithm *algorithm;
     size_t bytes;
     convt3d_packed *packed; /* aligned, within this block */
@@ -71,16 +73,17 @@ convt3d_status convt3d_weights_pack(const convt3d_plan *plan, const convt3d_tens
                             "plan is a backward_weight plan, which has no use for weights");
     convt3d_status status = check_weight(plan, weight, "weight", &view, err);
     if (status) return status;
-    size_t bytes = sizeof(convt3d_weights) + CONVT3D_ALIGN + plan->packed_bytes;
+    size_t bytes = sizeof(convt3d_weights) + CONVT3D_ALIGN + plan->packed_whole;
     convt3d_weights *weights = malloc(bytes);
     if (!weights) return convt3d_fail_nomem(err, "packed weights", bytes);
     weights->problem = plan->problem;
     weights->direction = plan->direction;
     weights->kernels = plan->kernels;
+    weights->precision = plan->precision;
     weights->algorithm = plan->algorithm;
     weights->bytes = bytes;
     weights->packed = align(weights + 1);
-    weights->packed->nonfinite = 0;
+    *weights->packed = (convt3d_packed){.whole = 1, .range = convt3d_range_none()};
     convt3d_call call = {.plan = plan, .weight = view, .packed = weights->packed};
     convt3d_job_init(&call.job, NULL, bytes > worth_threads ? plan->threads : 1);
     convt3d_parallel(&call.job, 1, plan->algorithm->pack_tasks(plan), pack_task, &call);
@@ -107,15 +110,15 @@ static convt3d_status check_packed(const convt3d_plan *plan, const convt3d_weigh
                p->dilation[a] == q->dilation[a] && p->padding_before[a] == q->padding_before[a] &&
                p->padding_after[a] == q->padding_after[a];
     if (same && plan->direction == weights->direction && plan->kernels == weights->kernels &&
-        plan->algorithm == weights->algorithm)
+        plan->precision == weights->precision && plan->algorithm == weights->algorithm)
         return CONVT3D_OK;
     char text[256];
     convt3d_problem_format(q, text, sizeof text);
     return convt3d_fail(err, CONVT3D_ARG,
-                        "packed was made for %s of %s (isa %s, algorithm %s), which this plan is "
-                        "not",
+                        "packed was made for %s of %s (isa %s, precision %s, algorithm %s), which "
+                        "this plan is not",
                         convt3d_direction_name(weights->direction), text, weights->kernels->name,
-                        weights->algorithm->name);
+                        convt3d_precision_name(weights->precision), weights->algorithm->name);
 }
 
 /* ---- Runs -------------------------------------------------------------------- */
@@ -187,7 +190,7 @@ static convt3d_status execute(convt3d_call *call, const convt3d_weights *packed,
         int64_t tasks = algorithm->pack_tasks(plan);
         call->packed = (convt3d_packed *)call->scratch;
         call->scratch += convt3d_round_up(plan->packed_bytes);
-        call->packed->nonfinite = 0;
+        *call->packed = (convt3d_packed){.range = convt3d_range_none()};
         convt3d_parallel(&call->job, 0.05, tasks, pack_task, call);
     }
     algorithm->run(call);

@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: MIT */
 #include "correlate.h"
 #include "error.h"
+#include "terms.h"
 #include "tiles.h"
 
 #include <string.h>
@@ -58,6 +59,12 @@ static const convt3d_cut *cut_of(const convt3d_call *call) {
     return &c->cut[c->cut[1].run > 1 && side];
 }
 
+static void set_together(convt3d_task *t) {
+    t->together = t->cut->together[t->cut->run == 1 && convt3d_correlate_across(t, t->to)];
+    t->lane_size = min64(t->together * t->cut->width, t->groups * t->c->m) * t->cut->tile_pitch *
+                   (int64_t)t->plan->geometry.element;
+}
+
 /* Which rows, strip, groups, samples and units a task is, from its number. */
 static void place_task(convt3d_task *t, int64_t index) {
     const convt3d_cut *cut = t->cut;
@@ -79,6 +86,7 @@ static void place_task(convt3d_task *t, int64_t index) {
     t->slab_step[1] = cut->flat > 1 ? cut->row_length : t->groups * t->c->k * cut->row_pitch;
     t->slab_step[0] =
         cut->flat > 1 ? t->groups * t->c->k * cut->row_pitch : cut->ring * t->slab_step[1];
+    memcpy(t->program_step, t->slab_step, sizeof t->program_step);
     t->unit0 = convt3d_part_start(t->groups * cut->units, cut->unit_splits, split);
     t->unit1 = convt3d_part_start(t->groups * cut->units, cut->unit_splits, split + 1);
 }
@@ -88,6 +96,45 @@ static int shares_lines(const convt3d_view *v, size_t element) {
     uint64_t offsets = (uintptr_t)v->data | (uint64_t)v->size[4] * element;
     for (int a = 0; a < 4; a++) offsets |= v->size[a] > 1 ? (uint64_t)v->stride[a] * element : 0;
     return offsets % CONVT3D_ALIGN != 0;
+}
+
+static void run_rows(const convt3d_task *t) {
+    if (t->cut->rolling)
+        run_rolling(t);
+    else if (convt3d_correlate_gather(t, 0, t->listed[1]))
+        run_phases(t);
+}
+
+/* The same by products of terms.  Samples side by side share what range their rows have, so
+ * that each goes by itself where it is too wide. */
+static void run_terms(convt3d_task *t) {
+    char state[CONVT3D_TERM_LINE];
+    convt3d_range seen = convt3d_range_none();
+    convt3d_task plain = *t;
+    const int64_t samples = t->run;
+    plain.row_by_row = 1;
+    t->seen = &seen;
+    t->plain = &plain;
+    t->terms = 1;
+    convt3d_correlate_term_steps(t, t->program_step);
+    t->plan->kernels->terms->begin(state);
+    if (samples == 1) {
+        run_rows(t);
+    } else if (convt3d_correlate_gather(t, 0, t->listed[1])) {
+        if (convt3d_correlate_all_fit(t))
+            run_phases(t);
+        else
+            for (int64_t i = 0; i < samples; i++, t->sample++) {
+                seen = convt3d_range_none();
+                t->run = plain.run = 1;
+                set_together(t);
+                plain.sample = t->sample;
+                plain.together = t->together;
+                plain.lane_size = t->lane_size;
+                run_rows(t);
+            }
+    }
+    t->plan->kernels->terms->end(state);
 }
 
 static void run_task(void *arg, int64_t index, int thread) {
@@ -113,6 +160,8 @@ static void run_task(void *arg, int64_t index, int thread) {
         .zero = scratch + c->at_zero,
         .program = (convt3d_program *)(scratch + c->at_program),
         .order = (int64_t *)(scratch + c->at_order),
+        .term_slab = scratch + c->at_terms,
+        .range = (convt3d_range *)(scratch + c->at_ranges),
         .list = {(int64_t *)(scratch + c->at_list[0]), (int64_t *)(scratch + c->at_list[1])}};
     place_task(&t, index);
     t.stream = c->stream && t.to->stride[4] == 1 && !call->accumulate;
@@ -125,17 +174,15 @@ static void run_task(void *arg, int64_t index, int thread) {
         t.asks = (convt3d_asks *)(scratch + c->at_asks);
         convt3d_asks_init(t.asks);
     }
-    t.together = t.cut->together[t.cut->run == 1 && convt3d_correlate_across(&t, t.to)];
-    t.lane_size = min64(t.together * t.cut->width, t.groups * c->m) * t.cut->tile_pitch *
-                  (int64_t)plan->geometry.element;
+    set_together(&t);
     memset(t.zero, 0, c->zeros_bytes);
     if (plan->activation != CONVT3D_ACTIVATION_NONE) /* -0, which changes nothing */
         t.type->activate(t.zero, CONVT3D_ZEROS_LENGTH, -1, CONVT3D_ACTIVATION_LEAKY_RELU, 0);
     convt3d_correlate_set_teeth(&t);
-    if (t.cut->rolling)
-        run_rolling(&t);
-    else if (convt3d_correlate_gather(&t, 0, t.listed[1]))
-        run_phases(&t);
+    if (convt3d_correlate_use_terms(c, call))
+        run_terms(&t);
+    else
+        run_rows(&t);
     if (t.stream) t.type->drain(t.carry, t.carries);
 }
 

@@ -81,18 +81,23 @@ typedef struct convt3d_correlate {
     /* The layer's axes; with merged phases, those of the layer that has stride 1, a
      * result for each position q, and a result channel for each phase and channel. */
     convt3d_axis axis[3];
-    int64_t merged[3];              /* phases of each axis; all 1 where none are merged */
-    int64_t last[3];                /* how many of them, from the first on, the last tap has */
-    int64_t m, k;                   /* channels of a group: results, sources */
-    int64_t panel, panels;          /* result channels of a row of packed weights */
-    int64_t k_block;                /* source channels that all taps take before the next ones */
-    int64_t taps;                   /* of the whole kernel */
-    int64_t results[2], sources[2]; /* rows there are: depth, height */
-    convt3d_cut cut[2];             /* as a rule; where samples lie closest in memory */
-    int64_t row_length;             /* positions of a slab row, one channel */
-    int64_t lane_length;            /* the most positions of one lane */
-    int clip;                       /* work on pieces always: less to multiply */
-    int stream;                     /* results that don't fit the caches */
+    int64_t merged[3];     /* phases of each axis; all 1 where none are merged */
+    int64_t last[3];       /* how many of them, from the first on, the last tap has */
+    int64_t m, k;          /* channels of a group: results, sources */
+    int64_t panel, panels; /* result channels of a row of packed weights */
+    int64_t k_block;       /* source channels that all taps take before the next ones */
+    int64_t taps;          /* of the whole kernel */
+    /* Terms that packed weights hold as well, and that this plan multiplies; 0: none. */
+    int term_count, terms;
+    int64_t term_blocks, term_units; /* blocks of source channels; units of a panel */
+    size_t at_term_weights;          /* bytes from the start of the packed weights */
+    double cycles;                   /* a result row's, by the models of cut[0] */
+    int64_t results[2], sources[2];  /* rows there are: depth, height */
+    convt3d_cut cut[2];              /* as a rule; where samples lie closest in memory */
+    int64_t row_length;              /* positions of a slab row, one channel */
+    int64_t lane_length;             /* the most positions of one lane */
+    int clip;                        /* work on pieces always: less to multiply */
+    int stream;                      /* results that don't fit the caches */
     int64_t lanes;
     int64_t spans;
     convt3d_lane *lane;
@@ -105,8 +110,8 @@ typedef struct convt3d_correlate {
     int64_t first_position, positions; /* the lowest q0 of a lane; from there to the highest q1 */
     size_t zeros_bytes;                /* of a tile row of zeros */
     size_t thread_bytes;               /* scratch of one thread, and where its parts start */
-    size_t at_tile, at_turned, at_full, at_zero, at_carry, at_asks, at_program, at_order,
-        at_list[2];
+    size_t at_tile, at_turned, at_full, at_zero, at_carry, at_asks, at_terms, at_ranges, at_program,
+        at_order, at_list[2];
 } convt3d_correlate;
 
 enum {
@@ -141,6 +146,7 @@ typedef struct convt3d_program {
     convt3d_step step[CONVT3D_STEPS];
     convt3d_pair pair[CONVT3D_PAIRS];
     int64_t segments, steps, pairs;
+    int apart; /* each step starts a program */
 } convt3d_program;
 
 /* One task: a block of result rows, or of strips of them, of a run of samples, and a
@@ -160,9 +166,15 @@ typedef struct convt3d_task {
     int64_t first[2], end[2]; /* result rows: depth, height */
     int64_t q0, q1;           /* the strip's positions, of every lane */
     int64_t slab_step[2];     /* elements from depth to depth and row to row of the slab */
-    int64_t unit0, unit1;     /* counted from the first group's first unit */
-    int64_t together;         /* units that are computed and stored at once */
-    int teeth;                /* phases of a result row's positions in order; 0: too many */
+    int64_t program_step[2];  /* the same of the slab that programs read: lines, of terms */
+    int terms;                /* programs read terms */
+    int row_by_row;           /* rows are not run as one */
+    char *term_slab;
+    convt3d_range *range, *seen;      /* of each slab row, and of all that was gathered so far */
+    const struct convt3d_task *plain; /* for rows that terms can't be multiplied for */
+    int64_t unit0, unit1;             /* counted from the first group's first unit */
+    int64_t together;                 /* units that are computed and stored at once */
+    int teeth;                        /* phases of a result row's positions in order; 0: too many */
     int64_t tooth[CONVT3D_TEETH];
     int64_t lane_size; /* bytes of one lane's rows of these units in the tile */
     /* 'zero': a row of zeros; some of -0 in a plan with an activation. */
@@ -172,6 +184,11 @@ typedef struct convt3d_task {
     int64_t *list[2], listed[2]; /* source rows that are in the slab, rising */
     int64_t *order;              /* where along the height they are there */
 } convt3d_task;
+
+/* A block's weights of one unit. */
+static inline int64_t convt3d_term_block_bytes(const convt3d_correlate *c) {
+    return (int64_t)c->term_count * CONVT3D_TERM_BLOCK * CONVT3D_TERM_LINE;
+}
 
 /* How many phases are merged into the channels of a group. */
 static inline int64_t convt3d_phases(const convt3d_correlate *c) {
@@ -228,6 +245,33 @@ int64_t convt3d_correlate_shift(const convt3d_task *t, int64_t part);
  * whether a task moves channels side by side, not positions, to or from it. */
 int convt3d_correlate_closest(const convt3d_view *v, int axis);
 int convt3d_correlate_across(const convt3d_task *t, const convt3d_view *v);
+
+/* correlate_terms.c: whether packed weights hold terms; the cycles of some result rows
+ * as terms, of 'row_tiles' tiles of positions, multiplied 'tap_tiles' times for all taps. */
+int convt3d_correlate_can_terms(const convt3d_plan *plan, const convt3d_correlate *c);
+double convt3d_correlate_term_cycles(const convt3d_correlate *c, double rows, double row_tiles,
+                                     double tap_tiles);
+
+/* Whether a call multiplies terms at all; whether all that a task has gathered may be, and
+ * the slab's row number (d, order). */
+int convt3d_correlate_use_terms(const convt3d_correlate *c, const convt3d_call *call);
+int convt3d_correlate_all_fit(const convt3d_task *t);
+int convt3d_correlate_row_fits(const convt3d_task *t, int64_t d, int64_t order);
+
+/* Steps of the terms' slab; channels [k, k + channels) of some of its rows, from the other
+ * slab. */
+void convt3d_correlate_term_steps(const convt3d_task *t, int64_t step[2]);
+void convt3d_correlate_split(const convt3d_task *t, int64_t d, int64_t order, int64_t rows,
+                             int64_t k, int64_t channels);
+
+/* A step's 'count' elements from x on, for 'channels' from 'column' of the panel on. */
+void convt3d_correlate_multiply_terms(const convt3d_task *t, const convt3d_step *step,
+                                      int64_t panel, int64_t column, int64_t channels, int64_t x,
+                                      int64_t count, char *to);
+
+/* Source channels [k0, k1), a block, of a panel of packed weights to terms. */
+void convt3d_correlate_pack_terms(const convt3d_plan *plan, convt3d_packed *packed, int64_t panel,
+                                  int64_t k0, int64_t k1);
 
 /* correlate_store.c: works out t->tooth; channels m0 to m1, counted from the first group's
  * first, of result row (d, h), which is number 'row' of the rows that were run as one,

@@ -34,13 +34,15 @@ static void set_block(const convt3d_plan *plan, const convt3d_correlate *c, conv
 
 /* The packed weights of 'width' result channels. */
 static double weight_bytes(const convt3d_plan *plan, const convt3d_correlate *c, int64_t width) {
-    return (double)c->taps * (double)c->k * (double)width * (double)plan->geometry.element;
+    const double channel = c->terms ? 2.0 * c->terms : (double)plan->geometry.element;
+    return (double)c->taps * (double)c->k * (double)width * channel;
 }
 
 static double slab_bytes(const convt3d_plan *plan, const convt3d_correlate *c,
                          const convt3d_cut *cut) {
+    const double channel = c->terms ? 2.0 * c->terms : (double)plan->geometry.element;
     return (double)cut->slab_rows[0] * (double)cut->ring * (double)cut->groups * (double)c->k *
-           (double)cut->row_length * (double)cut->run * (double)plan->geometry.element;
+           (double)cut->row_length * (double)cut->run * channel;
 }
 
 static double tasks_of(const convt3d_cut *cut) {
@@ -232,8 +234,56 @@ static void whole_phases(const convt3d_plan *plan, const convt3d_correlate *c, c
     cut->width = cut->rows = width;
 }
 
-/* Returns the cycles of a row, or of those that are run as one. */
+static void set_units(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut) {
+    cut->by_phase = plan->direction == CONVT3D_FORWARD &&
+                    (cut->flat > 1 || weight_bytes(plan, c, cut->width) > NEAR_WEIGHTS);
+    cut->in_panel = convt3d_ceil_div(c->panel, cut->width);
+    cut->units = (c->panels - 1) * cut->in_panel +
+                 convt3d_ceil_div(c->m - (c->panels - 1) * c->panel, cut->width);
+}
+
+/* How many kernel rows a result row takes, on average. */
+static double pairs_of_row(const convt3d_plan *plan, const convt3d_correlate *c) {
+    double pairs = 1;
+    for (int a = 0; a < 2; a++) {
+        pairs *= (double)c->axis[a].kernel;
+        if (plan->direction == CONVT3D_FORWARD) pairs /= (double)c->axis[a].stride;
+    }
+    return pairs;
+}
+
+/* Tiles of terms; float32's, for the rows that need them, have the same units. */
+static double choose_term_tiles(const convt3d_plan *plan, const convt3d_correlate *c,
+                                convt3d_cut *cut) {
+    const int64_t lanes = plan->type->lanes;
+    double row_tiles = 0, tap_tiles = 0;
+    cut->turned = 1;
+    cut->width = min64(CONVT3D_TERM_COLUMNS, c->panel);
+    cut->vectors = cut->width / lanes;
+    cut->rows =
+        convt3d_tiles_choose(plan->type, CONVT3D_MAX_ROWS, cut->vectors, 0, cut->vectors).rows;
+    set_units(plan, c, cut);
+    for (int64_t i = 0; i < c->lanes; i++) {
+        const convt3d_lane *lane = &c->lane[i];
+        const convt3d_piece whole = {lane->q0, lane->q1, lane->tap0, lane->tap1};
+        const int64_t pieces = c->clip ? lane->piece1 - lane->piece0 : 1;
+        for (int64_t j = 0; j < pieces; j++) {
+            const convt3d_piece *piece = c->clip ? &c->piece[lane->piece0 + j] : &whole;
+            const int64_t positions =
+                min64(piece->q1 - piece->q0, cut->strip) + (cut->flat - 1) * cut->row_length;
+            const double tiles = (double)convt3d_ceil_div(positions * cut->run, CONVT3D_TERM_TILE);
+            row_tiles += tiles;
+            tap_tiles += tiles * (double)(piece->tap1 - piece->tap0);
+        }
+    }
+    return convt3d_correlate_term_cycles(c, (double)cut->flat, row_tiles,
+                                         tap_tiles * pairs_of_row(plan, c));
+}
+
+/* Returns the cycles of a row, or of those that are run as one; but for terms for each source
+ * channel of each kernel row. */
 static double choose_tiles(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut) {
+    if (c->terms) return choose_term_tiles(plan, c, cut);
     const int64_t lanes = plan->type->lanes, most = c->panel / lanes;
     const int64_t positions =
         (min64(c->lane_length, cut->strip) + (cut->flat - 1) * cut->row_length) * cut->run;
@@ -258,11 +308,7 @@ static double choose_tiles(const convt3d_plan *plan, const convt3d_correlate *c,
         cut->width = v * lanes;
     }
     whole_phases(plan, c, cut);
-    cut->by_phase = plan->direction == CONVT3D_FORWARD &&
-                    (cut->flat > 1 || weight_bytes(plan, c, cut->width) > NEAR_WEIGHTS);
-    cut->in_panel = convt3d_ceil_div(c->panel, cut->width);
-    cut->units = (c->panels - 1) * cut->in_panel +
-                 convt3d_ceil_div(c->m - (c->panels - 1) * c->panel, cut->width);
+    set_units(plan, c, cut);
     return best;
 }
 
@@ -363,6 +409,10 @@ void convt3d_correlate_choose_cuts(const convt3d_plan *plan, convt3d_correlate *
     c->cut[0].runs = g->batch;
     set_strips(c, &c->cut[0], 1);
     finish_cut(plan, c, &c->cut[0]);
+    c->cut[1] = c->cut[0];
+    /* Of float32 two multiply-adds a cycle, at best. */
+    c->cycles = choose_tiles(plan, c, &c->cut[1]) / (double)c->cut[0].flat;
+    if (!c->terms) c->cycles *= pairs_of_row(plan, c) * (double)c->k * 0.575;
     c->cut[1] = c->cut[0];
     if (convt3d_is_merged(c)) return;
     choose_run(plan, c, &c->cut[1], SHARED_CACHE);

@@ -203,6 +203,7 @@ int convt3d_correlate_gather(const convt3d_task *t, int64_t from, int64_t end) {
                     gather_joined(t, &p);
                 else
                     gather_patch(t, &p);
+                if (t->terms) convt3d_correlate_split(t, d, t->order[h], rows, k, p.channels);
             }
         }
     }

@@ -154,7 +154,11 @@ static void multiply(const convt3d_task *t, const unit *u, const convt3d_step *s
                          .segments = t->program->segment + step->segment,
                          .count = step->count,
                          .accumulate = step->accumulate};
-    if (t->cut->turned)
+    if (t->terms)
+        convt3d_correlate_multiply_terms(t, step, (t->group + u->group) * c->panels + u->panel,
+                                         u->column, u->m1 - u->m0, (step->q0 - start) * t->run,
+                                         count, tile.c);
+    else if (t->cut->turned)
         multiply_turned(t, u, &tile, count);
     else if (step->few)
         multiply_few(t, u, step->few, &tile, count);

@@ -7,7 +7,7 @@
 /* Packed weights: [group][panel][kD][kH][kW][k][a panel's channels], in tasks of a few
  * source channels. */
 enum {
-    PACK_CHANNELS = 16
+    PACK_CHANNELS = CONVT3D_TERM_BLOCK
 };
 
 int64_t convt3d_correlate_pack_tasks(const convt3d_plan *plan) {
@@ -100,5 +100,7 @@ void convt3d_correlate_pack(const convt3d_plan *plan, const convt3d_view *w, con
     }
     for (int64_t i = 0; i < c->taps && !bad; i++)
         bad = plan->type->nonfinite(to + (i * tap + k0 * c->panel) * element, (k1 - k0) * c->panel);
+    if (c->terms || (c->term_count && packed->whole))
+        convt3d_correlate_pack_terms(plan, packed, index / parts, k0, k1);
     if (bad) __atomic_store_n(&packed->nonfinite, 1, __ATOMIC_RELAXED);
 }

@@ -104,6 +104,9 @@ static double vectors_of(const convt3d_plan *plan, const convt3d_correlate *c, i
 
 /* Whole vectors multiplied along one row, with the halo and without. */
 static void choose_clip(const convt3d_plan *plan, convt3d_correlate *c) {
+    enum {
+        LONG_ROW = 32
+    };
     double whole = 0, cut = 0;
     for (int64_t i = 0; i < c->lanes; i++) {
         const convt3d_lane *lane = &c->lane[i];
@@ -113,6 +116,11 @@ static void choose_clip(const convt3d_plan *plan, convt3d_correlate *c) {
                    vectors_of(plan, c, c->piece[p].q1 - c->piece[p].q0);
     }
     c->clip = cut < whole;
+    /* Tiles of terms are as long as these vectors, but rows of one sample are rather run as
+     * one long one, with all halos. */
+    if (c->terms && c->lane_length < LONG_ROW &&
+        !(c->lane_length <= CONVT3D_SHORT_ROW && plan->geometry.batch >= CONVT3D_SAMPLES))
+        c->clip = 0;
 }
 
 static void prepare_row(const convt3d_plan *plan, convt3d_correlate *c) {
@@ -224,6 +232,11 @@ static void prepare_channels(const convt3d_plan *plan, convt3d_correlate *c) {
      * nothing but the layer. */
     c->k_block = c->m <= 2 * FEW_CHANNELS ? 8 : max64(c->k, 1);
     c->taps = c->axis[0].kernel * c->axis[1].kernel * c->axis[2].kernel;
+    if (convt3d_correlate_can_terms(plan, c)) {
+        c->term_count = CONVT3D_TERMS - (int)plan->precision;
+        c->term_blocks = convt3d_ceil_div(c->k, CONVT3D_TERM_BLOCK);
+        c->term_units = convt3d_ceil_div(c->panel, CONVT3D_TERM_COLUMNS);
+    }
     for (int a = 0; a < 2; a++) {
         c->results[a] = forward ? c->axis[a].out : g->axis[a].in;
         c->sources[a] = forward ? g->axis[a].in : g->axis[a].out;
@@ -255,20 +268,63 @@ static convt3d_correlate *allocate(const convt3d_plan *plan, size_t *bytes) {
     return c;
 }
 
-convt3d_status convt3d_correlate_prepare(convt3d_plan *plan, int *accepted, const char **why,
-                                         convt3d_error *err) {
-    size_t bytes;
-    convt3d_correlate *c = allocate(plan, &bytes);
-    if (!c) return convt3d_fail_nomem(err, "a plan's tables", bytes);
+/* All of it, for float32 or, if the layer can, for terms; NULL: no memory. */
+static convt3d_correlate *make(const convt3d_plan *plan, int terms, size_t *bytes) {
+    convt3d_correlate *c = allocate(plan, bytes);
+    if (!c) return NULL;
     prepare_channels(plan, c);
+    if (terms) c->terms = c->term_count;
     prepare_row(plan, c);
     prepare_parts(plan, c);
     convt3d_correlate_choose_cuts(plan, c);
-    plan->details = c;
-    const int64_t packed[5] = {plan->geometry.groups, c->panels, c->taps, c->k, c->panel};
-    if (!convt3d_correlate_size_scratch(plan, c) ||
-        !convt3d_bytes(packed, 5, plan->geometry.element, &plan->packed_bytes) ||
+    return c;
+}
+
+/* Whether terms are faster; for one sample and one thread, since results must not depend on
+ * how many there are. */
+static int prefers_terms(const convt3d_plan *plan) {
+    const double better = 0.9;
+    convt3d_plan one = *plan;
+    size_t bytes;
+    one.geometry.batch = min64(1, one.geometry.batch);
+    one.threads = 1;
+    convt3d_correlate *c[2] = {make(&one, 0, &bytes), make(&one, 1, &bytes)};
+    int yes = c[0] && c[1] && c[1]->terms && c[1]->cycles < better * c[0]->cycles;
+    free(c[0]);
+    free(c[1]);
+    return yes;
+}
+
+/* Bytes of packed weights: this plan's, and what any plan for the layer may want. */
+static int size_packed(convt3d_plan *plan, convt3d_correlate *c) {
+    const int64_t panels[5] = {plan->geometry.groups, c->panels, c->taps, c->k, c->panel};
+    const int64_t terms[5] = {plan->geometry.groups * c->panels, c->term_units, c->taps,
+                              c->term_blocks, convt3d_term_block_bytes(c)};
+    size_t bytes;
+    if (!convt3d_bytes(panels, 5, plan->geometry.element, &plan->packed_bytes) ||
         !convt3d_grow(&plan->packed_bytes, 1, CONVT3D_ALIGN))
+        return 0;
+    plan->packed_whole = plan->packed_bytes;
+    if (!c->term_count) return 1;
+    c->at_term_weights = convt3d_round_up(plan->packed_bytes);
+    plan->packed_whole = c->at_term_weights;
+    if (!convt3d_bytes(terms, 5, 1, &bytes) || !convt3d_grow(&plan->packed_whole, 1, bytes))
+        return 0;
+    if (c->terms) plan->packed_bytes = plan->packed_whole;
+    return 1;
+}
+
+convt3d_status convt3d_correlate_prepare(convt3d_plan *plan, int *accepted, const char **why,
+                                         convt3d_error *err) {
+    size_t bytes;
+    convt3d_correlate *c = make(plan, 0, &bytes);
+    if (c && c->term_count && prefers_terms(plan)) {
+        free(c);
+        c = make(plan, 1, &bytes);
+    }
+    if (!c) return convt3d_fail_nomem(err, "a plan's tables", bytes);
+    plan->details = c;
+    if (!convt3d_correlate_size_scratch(plan, c) || !size_packed(plan, c))
         return convt3d_fail(err, CONVT3D_OVERFLOW,
                             "the scratch of a run would take more bytes than the address space "
                             "has");
@@ -303,6 +359,12 @@ void convt3d_correlate_describe(const convt3d_plan *plan, convt3d_text *text) {
                      (long long)c->lanes, c->lanes == 1 ? "lane" : "lanes",
                      c->clip ? "cut where taps leave the data" : "with halo", (long long)c->k,
                      (long long)c->row_length);
+    if (c->term_count)
+        convt3d_text_add(text, "products: %s\n",
+                         c->terms == 3   ? "six, of three bfloat16 terms"
+                         : c->terms == 2 ? "three, of two bfloat16 terms"
+                         : c->terms      ? "one, of bfloat16"
+                                         : "float32, which is faster here");
     if (convt3d_is_merged(c))
         convt3d_text_add(text, "phases: %lld x %lld x %lld of them are channels\n",
                          (long long)c->merged[0], (long long)c->merged[1], (long long)c->merged[2]);

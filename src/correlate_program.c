@@ -124,6 +124,11 @@ static void add_segments(const convt3d_task *t, int few, int64_t lane, const con
                 const int64_t tap = p->pair[i].kernel_row * c->axis[2].kernel + c->tap[j].k;
                 const int64_t slab = p->pair[i].slab + x * t->run;
                 const int64_t end = min64(k + c->k_block, c->k);
+                if (t->terms) {
+                    *add_segment(t, unit0, unit1) = segment_of(
+                        t, tap * c->term_blocks * c->terms * CONVT3D_TERM_BLOCK, slab, c->k);
+                    continue;
+                }
                 for (int64_t from = k; from < end; from += t->cut->chunk)
                     *add_segment(t, unit0, unit1) =
                         segment_of(t, (tap * c->k + from) * c->panel, slab + from * pitch,
@@ -140,7 +145,8 @@ static void add_step(const convt3d_task *t, int64_t lane, const convt3d_piece *p
     convt3d_program *p = t->program;
     const int kinds = convt3d_is_uneven(t->c) ? 8 : 1;
     for (int few = 0; few < kinds; few++) {
-        if (p->steps == CONVT3D_STEPS) {
+        /* Terms' sums depend on where a step is cut: never by what came before it. */
+        if (p->steps == CONVT3D_STEPS || (p->apart && p->segments)) {
             convt3d_correlate_run(t, unit0, unit1);
             start_program(t);
         }
@@ -175,13 +181,13 @@ static int walk_on(const convt3d_task *t, walk *w, int64_t h, convt3d_pair *pair
         if (!w->inside) {
             if (!next_pair(&w->depth)) return 0;
             w->inside = 1;
-            w->slab_d = place(t, 0, w->depth.source) * t->slab_step[0];
+            w->slab_d = place(t, 0, w->depth.source) * t->program_step[0];
             w->height = pairs_of(t, 1, h);
         }
         if (next_pair(&w->height)) {
             *pair = (convt3d_pair){
                 .kernel_row = w->depth.k * t->c->axis[1].kernel + w->height.k,
-                .slab = w->slab_d + t->order[place(t, 1, w->height.source)] * t->slab_step[1],
+                .slab = w->slab_d + t->order[place(t, 1, w->height.source)] * t->program_step[1],
                 .few = convt3d_is_few(t->c, 0, w->depth.k) | convt3d_is_few(t->c, 1, w->height.k)
                                                                  << 1};
             return 1;
@@ -204,14 +210,15 @@ static int next_pairs(const convt3d_task *t, walk *w, int64_t h) {
 static int64_t flat_rows(const convt3d_task *t, int64_t d, int64_t h, int64_t apart, int many) {
     const convt3d_program *p = t->program;
     int64_t rows = 1;
-    if (many || t->by_pieces) return 1;
+    if (many || t->by_pieces || t->row_by_row) return 1;
+    if (t->terms && !convt3d_correlate_all_fit(t)) return 1;
     for (; rows < t->cut->flat && h + rows * apart < t->end[1]; rows++) {
         walk w = walk_of(t, d);
         convt3d_pair pair;
         int64_t i = 0;
         while (walk_on(t, &w, h + rows * apart, &pair)) {
             if (i == p->pairs || pair.kernel_row != p->pair[i].kernel_row ||
-                pair.slab != p->pair[i].slab + rows * t->slab_step[1])
+                pair.slab != p->pair[i].slab + rows * t->program_step[1])
                 return rows;
             i++;
         }
@@ -291,13 +298,30 @@ static void store_rows(const convt3d_task *t, const result *r, int64_t unit0, in
         convt3d_correlate_store(t, m0, m1, r->d, r->h + i * r->apart, i);
 }
 
+/* Whether all sources of a result row may be multiplied as terms. */
+static int row_fits(const convt3d_task *t, int64_t d, int64_t h) {
+    pairs depth = pairs_of(t, 0, d);
+    if (convt3d_correlate_all_fit(t)) return 1;
+    while (next_pair(&depth)) {
+        pairs height = pairs_of(t, 1, h);
+        while (next_pair(&height)) {
+            if (!convt3d_correlate_row_fits(t, place(t, 0, depth.source),
+                                            t->order[place(t, 1, height.source)]))
+                return 0;
+        }
+    }
+    return 1;
+}
+
 int64_t convt3d_correlate_run_row(const convt3d_task *t, int64_t unit0, int64_t unit1, int64_t d,
                                   int64_t h, int64_t apart) {
     result r = {.d = d, .h = h, .apart = apart};
+    if (t->terms && !row_fits(t, d, h)) t = t->plain;
     walk w = walk_of(t, d);
     r.many = next_pairs(t, &w, h);
     r.rows = flat_rows(t, d, h, apart, r.many);
     const int once = fits_program(t, &r);
+    t->program->apart = t->terms && !once;
     if (once) build(t, &r, unit0, unit1);
     for (int64_t u = unit0; u < unit1; u += t->together) {
         const int64_t end = min64(u + t->together, unit1);

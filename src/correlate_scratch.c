@@ -33,11 +33,15 @@ enum {
     ZEROS,
     CARRIES,
     ASKS,
+    TERMS, /* the slab's, as lines */
+    RANGES,
     PARTS
 };
 
 static size_t element_of(const convt3d_plan *plan, int part) {
     if (part == CARRIES) return sizeof(convt3d_carry);
+    if (part == TERMS) return CONVT3D_TERM_LINE;
+    if (part == RANGES) return sizeof(convt3d_range);
     return part == ASKS ? sizeof(char *) : plan->geometry.element;
 }
 
@@ -52,12 +56,15 @@ static void factors_of(const convt3d_plan *plan, const convt3d_correlate *c, con
         [SLAB] = {cut->slab_rows[0], cut->flat > 1 ? 1 : cut->ring, cut->groups * c->k,
                   cut->row_pitch},
         [TILE] = {max64(c->lanes, 1), together, cut->width, cut->tile_pitch},
-        [TURNED] = {cut->turned, cut->tile_pitch, cut->width + lanes, 1},
+        [TURNED] = {cut->turned, cut->tile_pitch + CONVT3D_TERM_ROWS, cut->width + lanes, 1},
         [FULL] = {1, 1, cut->run, full},
         /* No longer than the tile itself. */
         [ZEROS] = {max64(CONVT3D_ZEROS_LENGTH + lanes, c->cut[0].tile_pitch), 1, 1, 1},
         [CARRIES] = {c->stream, cut->groups, c->m, rolling ? cut->block[0] : 1},
-        [ASKS] = {rolling ? cut->slab_rows[0] : 0, rolling ? cut->ring : 0, cut->groups, c->k}};
+        [ASKS] = {rolling ? cut->slab_rows[0] : 0, rolling ? cut->ring : 0, cut->groups, c->k},
+        [TERMS] = {cut->slab_rows[0], cut->flat > 1 ? 1 : cut->ring, c->term_blocks * c->terms,
+                   cut->row_pitch},
+        [RANGES] = {c->terms ? cut->slab_rows[0] : 0, cut->ring, 1, 1}};
     memcpy(sizes, all, sizeof all);
 }
 
@@ -78,8 +85,9 @@ static int grow_part(size_t *total, int64_t sizes[2][PARTS][4], int part, size_t
 /* The parts, then the program and the two lists of source rows. */
 int convt3d_correlate_size_scratch(const convt3d_plan *plan, convt3d_correlate *c) {
     int64_t sizes[2][PARTS][4];
-    size_t at_slab, *const start[PARTS] = {&at_slab,    &c->at_tile,  &c->at_turned, &c->at_full,
-                                           &c->at_zero, &c->at_carry, &c->at_asks};
+    size_t at_slab, *const start[PARTS] = {&at_slab,    &c->at_tile,  &c->at_turned,
+                                           &c->at_full, &c->at_zero,  &c->at_carry,
+                                           &c->at_asks, &c->at_terms, &c->at_ranges};
     size_t total = 0;
     for (int i = 0; i < 2; i++) {
         if (!convt3d_correlate_set_pitches(plan, &c->cut[i])) return 0;
@@ -87,7 +95,10 @@ int convt3d_correlate_size_scratch(const convt3d_plan *plan, convt3d_correlate *
     for (int i = 0; i < 2; i++) factors_of(plan, c, &c->cut[i], sizes[i]);
     for (int part = 0; part < PARTS; part++) {
         const size_t slack = (size_t)plan->type->lanes * plan->geometry.element;
-        const size_t more = part == SLAB ? slack : part == ASKS ? sizeof(convt3d_asks) : 0;
+        const size_t more = part == SLAB    ? slack
+                            : part == ASKS  ? sizeof(convt3d_asks)
+                            : part == TERMS ? (size_t)CONVT3D_TERM_ROWS * CONVT3D_TERM_LINE
+                                            : 0;
         *start[part] = total;
         if (!grow_part(&total, sizes, part, element_of(plan, part), more)) return 0;
     }

@@ -162,10 +162,82 @@ typedef struct convt3d_type_kernels {
     void (*activate)(void *row, int64_t count, double bias, int activation, double slope);
 } convt3d_type_kernels;
 
+/* ---- Terms -------------------------------------------------------------------------
+ *
+ * CPUs that multiply bfloat16 much faster than float32 take a float32 number as a sum of
+ * three terms of bfloat16, x = x1 + x2 + x3, each what the ones before it lack, rounded.
+ * Of the nine products of two numbers' terms the six largest are all that counts. */
+
+#define CONVT3D_TERMS        3
+#define CONVT3D_TERM_LINE    64 /* bytes: the 32 channels of a block, at one position */
+#define CONVT3D_TERM_BLOCK   32 /* channels, padded with zeros */
+#define CONVT3D_TERM_TILE    16
+#define CONVT3D_TERM_ROWS    32 /* positions of a convt3d_term_tile at most, */
+#define CONVT3D_TERM_COLUMNS 32 /* and result channels */
+
+/* The largest and the smallest magnitude of some floats that aren't 0, as bits: these are
+ * ordered as the numbers, then Inf, then NaN.  None: 0 and UINT32_MAX. */
+typedef struct convt3d_range {
+    uint32_t most, least;
+} convt3d_range;
+
+/* Channels of one row to terms, those of a position side by side:
+ *
+ *     line (p, t) of 'to', element c = term t of from[c*pitch + p], c < channels, 0 beyond
+ *
+ * for all p < positions.  Widens 'range' by all of them. */
+typedef struct convt3d_term_rows {
+    const float *from;
+    int64_t pitch, channels, positions; /* channels <= CONVT3D_TERM_BLOCK */
+    void *to;                           /* lines: to + p*LINE + t*to_term bytes */
+    int64_t to_term;
+    int terms;
+    convt3d_range *range;
+} convt3d_term_rows;
+
+/* A block of weights to terms, two source channels side by side, as its tiles are read:
+ * of term t and each half of the 32 result channels 16 lines, in this order; of result
+ * channel m of a half, line j holds source channels 2*j and 2*j + 1 at elements 2*m, 2*m + 1:
+ * from[k*pitch + m] for k < k_count, m < m_count, 0 beyond. */
+typedef struct convt3d_term_weights {
+    const float *from;
+    int64_t pitch, k_count, m_count;
+    void *to;
+    int terms;
+    convt3d_range *range;
+} convt3d_term_weights;
+
+/* One tile: positions p < rows, result channels m < columns
+ *
+ *     c[p*c_row + m] (+)= sum over segments and blocks, of the products of terms
+ *
+ * All small products are added first, then the large ones to their sum.  A segment's a and
+ * b count lines from the bases, its k channels.  Computes and writes whole tiles of 16 by 16. */
+typedef struct convt3d_term_tile {
+    const void *a, *b; /* positions, weights */
+    float *c;
+    int64_t a_term, a_block; /* bytes from term to term and from block to block */
+    int64_t c_row;
+    const convt3d_segment *segments;
+    int64_t count, rows, columns;
+    int accumulate;
+} convt3d_term_tile;
+
+typedef struct convt3d_term_kernels {
+    /* Around a thread's calls of the products: what there is of the CPU's state is kept
+     * in 'state', and put back. */
+    void (*begin)(char state[CONVT3D_TERM_LINE]);
+    void (*end)(const char state[CONVT3D_TERM_LINE]);
+    void (*product[CONVT3D_TERMS])(const convt3d_term_tile *tile); /* [terms - 1] */
+    void (*split_rows)(const convt3d_term_rows *rows);
+    void (*split_weights)(const convt3d_term_weights *weights);
+} convt3d_term_kernels;
+
 typedef struct convt3d_kernels {
     const char *name;
     int (*supported)(void);
     const convt3d_type_kernels *type[2]; /* float32, float64 */
+    const convt3d_term_kernels *terms;   /* NULL: float32 as it is */
 } convt3d_kernels;
 
 #define CONVT3D_ISA(name) extern const convt3d_kernels convt3d_kernels__##name;

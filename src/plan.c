@@ -30,8 +30,9 @@ convt3d_status convt3d_options_take(const convt3d_options *options, convt3d_opti
                                     convt3d_error *err) {
     convt3d_options_init(taken);
     if (!options) return CONVT3D_OK;
-    const size_t size = options->struct_size, older = offsetof(convt3d_options, activation);
-    if (size != sizeof *taken && size != older)
+    const size_t size = options->struct_size;
+    if (size != sizeof *taken && size != offsetof(convt3d_options, activation) &&
+        size != offsetof(convt3d_options, precision))
         return convt3d_fail(err, CONVT3D_ARG,
                             "options.struct_size is %zu, but must be %zu: call "
                             "convt3d_options_init() first",
@@ -65,6 +66,7 @@ static convt3d_status choose(convt3d_plan *plan, const char *forced, convt3d_err
         }
         if (accepted) {
             plan->algorithm = list[i];
+            if (!plan->packed_whole) plan->packed_whole = plan->packed_bytes;
             return CONVT3D_OK;
         }
         convt3d_text_add(&declined, "declined: %s: %s\n", list[i]->name, why);
@@ -91,6 +93,13 @@ static convt3d_status check_direction(convt3d_direction direction, convt3d_error
                         "direction is %d, but must be CONVT3D_FORWARD, "
                         "CONVT3D_BACKWARD_INPUT or CONVT3D_BACKWARD_WEIGHT",
                         (int)direction);
+}
+
+static convt3d_status check_precision(const convt3d_options *options, convt3d_error *err) {
+    if (convt3d_precision_name(options->precision)) return CONVT3D_OK;
+    return convt3d_fail(err, CONVT3D_ARG,
+                        "options.precision is %d, but must be 0 to %d (convt3d_precision)",
+                        (int)options->precision, (int)CONVT3D_PRECISION_MEDIUM);
 }
 
 static convt3d_status check_activation(convt3d_direction direction, const convt3d_options *options,
@@ -124,12 +133,14 @@ convt3d_status convt3d_plan_create(const convt3d_problem *problem, convt3d_direc
     if (!status) status = convt3d_options_take(options, &taken, err);
     if (!status) status = convt3d_problem_check(problem, &local.geometry, err);
     if (!status) status = check_activation(direction, &taken, problem->dtype, err);
+    if (!status) status = check_precision(&taken, err);
     if (!status) status = convt3d_threads_choose(taken.threads, &local.threads, err);
     if (!status) status = convt3d_kernels_choose(taken.isa, &local.kernels, err);
     if (status) return status;
     local.problem = *problem;
     local.direction = direction;
     local.activation = taken.activation;
+    local.precision = taken.precision;
     local.negative_slope =
         problem->dtype == CONVT3D_FLOAT64 ? taken.negative_slope : (float)taken.negative_slope;
     local.type = local.kernels->type[problem->dtype == CONVT3D_FLOAT64];
@@ -186,6 +197,6 @@ size_t convt3d_plan_describe(const convt3d_plan *plan, char *buffer, size_t size
     convt3d_text_add(&text, "%salgorithm: %s\n", plan->declined, plan->algorithm->name);
     plan->algorithm->describe(plan, &text);
     convt3d_text_add(&text, "scratch: %zu bytes with packed weights of %zu bytes\n",
-                     convt3d_plan_scratch_size(plan, 0, 1), plan->packed_bytes);
+                     convt3d_plan_scratch_size(plan, 0, 1), plan->packed_whole);
     return text.length;
 }

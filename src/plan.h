@@ -18,17 +18,21 @@ struct convt3d_plan {
     int32_t threads;
     convt3d_activation activation;    /* forward only */
     double negative_slope;            /* as the dtype holds it */
+    convt3d_precision precision;      /* of float32 */
     const convt3d_kernels *kernels;   /* of the isa */
     const convt3d_type_kernels *type; /* of the dtype */
     const convt3d_algorithm *algorithm;
     void *details;       /* the algorithm's own, one block that free() frees */
     size_t packed_bytes; /* of packed weights; 0 for backward_weight */
+    size_t packed_whole; /* of those that serve any plan for the layer */
     char declined[256];  /* why the algorithms before it in the list declined */
 };
 
 /* Packed weights start with this, then, CONVT3D_ALIGN bytes on, the data. */
 typedef struct convt3d_packed {
-    int nonfinite; /* there is an Inf or NaN in the weights */
+    int nonfinite;       /* there is an Inf or NaN in the weights */
+    int whole;           /* all that any plan for this layer may want, not just this one */
+    convt3d_range range; /* of the weights, where there are terms of them */
 } convt3d_packed;
 
 enum {

@@ -20,6 +20,16 @@
     ROWS_9(do, 3) ROWS_6(do, 4) ROWS_4(do, 5) ROWS_4(do, 6) ROWS_2(do, 7) ROWS_2(do, 8)
 
 #include "isa.inc"
+
+/* x86_amx.c: the same kernels, and those of terms. */
+extern const convt3d_term_kernels convt3d_terms__x86_amx;
+int convt3d_supported__x86_amx(void);
+
+const convt3d_kernels convt3d_kernels__x86_amx = {
+    .name = "x86_amx",
+    .supported = convt3d_supported__x86_amx,
+    .type = {&PASTE(f32, kernels, ISA), &PASTE(f64, kernels, ISA)},
+    .terms = &convt3d_terms__x86_amx};
 #else
 typedef int convt3d_no_x86_avx512;
 #endif
