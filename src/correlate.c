@@ -19,10 +19,12 @@ static void run_phases(const convt3d_task *t) {
         for (phase[1] = 0; phase[1] < apart[1]; phase[1]++) {
             for (int64_t u = t->unit0; u < t->unit1; u += t->cut->share) {
                 const int64_t end = min64(u + t->cut->share, t->unit1);
-                for (int64_t d = t->first[0] + phase[0]; d < t->end[0]; d += apart[0]) {
-                    for (int64_t h = t->first[1] + phase[1]; h < t->end[1];) {
+                int64_t at[2] = {t->first[0] + phase[0]}, depths;
+                for (; at[0] < t->end[0]; at[0] += depths * apart[0]) {
+                    depths = convt3d_correlate_depths(t, at[0], apart[0]);
+                    for (at[1] = t->first[1] + phase[1]; at[1] < t->end[1];) {
                         if (convt3d_stopped(&t->call->job, t->thread)) return;
-                        h += apart[1] * convt3d_correlate_run_row(t, u, end, d, h, apart[1]);
+                        at[1] += apart[1] * convt3d_correlate_run_row(t, u, end, at, apart, depths);
                     }
                 }
             }
@@ -43,7 +45,8 @@ static void run_rolling(const convt3d_task *t) {
             convt3d_correlate_ask(t, ready, max64(ready, convt3d_correlate_needed(t, h + 1)));
         for (int64_t d = t->first[0]; d < t->end[0]; d++) {
             if (convt3d_stopped(&t->call->job, t->thread)) return;
-            convt3d_correlate_run_row(t, t->unit0, t->unit1, d, h, 1);
+            const int64_t at[2] = {d, h}, apart[2] = {1, 1};
+            convt3d_correlate_run_row(t, t->unit0, t->unit1, at, apart, 1);
         }
     }
 }
@@ -159,7 +162,7 @@ static void run_task(void *arg, int64_t index, int thread) {
         .full = scratch + c->at_full,
         .zero = scratch + c->at_zero,
         .program = (convt3d_program *)(scratch + c->at_program),
-        .order = (int64_t *)(scratch + c->at_order),
+        .order = {(int64_t *)(scratch + c->at_order[0]), (int64_t *)(scratch + c->at_order[1])},
         .term_slab = scratch + c->at_terms,
         .range = (convt3d_range *)(scratch + c->at_ranges),
         .list = {(int64_t *)(scratch + c->at_list[0]), (int64_t *)(scratch + c->at_list[1])}};

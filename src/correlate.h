@@ -61,8 +61,12 @@ typedef struct convt3d_cut {
     int64_t slab_rows[2];          /* the most source rows of a task */
     int64_t ring;                  /* those along the height that the slab holds at once */
     int64_t row_length;            /* positions of a slab row */
-    int64_t flat;                  /* the most result rows that are run as one long one */
+    int64_t flat;                  /* the most result rows that are run as one long one, */
+    int64_t flat_pitch;            /* each so many positions behind the one before it; */
+    int64_t deep;                  /* of terms, those of so many depths */
     int64_t row_pitch, tile_pitch; /* elements from channel to channel in slab and tile */
+    int64_t term_pitch;            /* lines of a row's, or of the long row's, positions */
+    int64_t turned_size;           /* elements of a unit's turned sums */
     /* A unit: the channels of one group, within one panel, that one column of tiles
      * computes. */
     int by_phase;                   /* rows of one stride phase one after another */
@@ -111,7 +115,7 @@ typedef struct convt3d_correlate {
     size_t zeros_bytes;                /* of a tile row of zeros */
     size_t thread_bytes;               /* scratch of one thread, and where its parts start */
     size_t at_tile, at_turned, at_full, at_zero, at_carry, at_asks, at_terms, at_ranges, at_program,
-        at_order, at_list[2];
+        at_order[2], at_list[2];
 } convt3d_correlate;
 
 enum {
@@ -182,12 +186,28 @@ typedef struct convt3d_task {
     convt3d_program *program;
     convt3d_asks *asks;          /* NULL: none ever */
     int64_t *list[2], listed[2]; /* source rows that are in the slab, rising */
-    int64_t *order;              /* where along the height they are there */
+    int64_t *order[2];           /* where on each axis they are there */
 } convt3d_task;
 
 /* A block's weights of one unit. */
 static inline int64_t convt3d_term_block_bytes(const convt3d_correlate *c) {
     return (int64_t)c->term_count * CONVT3D_TERM_BLOCK * CONVT3D_TERM_LINE;
+}
+
+/* A unit of a task: channels [m0, m1) of a group, that are those from 'column' on of a
+ * panel. */
+typedef struct convt3d_unit {
+    int64_t group, m0, m1, panel, column;
+} convt3d_unit;
+
+/* Blocks of a segment at most: as many as half of a core's innermost cache holds weights of. */
+static inline int64_t convt3d_term_segment(const convt3d_correlate *c) {
+    return 24 * 1024 / convt3d_term_block_bytes(c);
+}
+
+/* Positions from depth to depth of a long row. */
+static inline int64_t convt3d_depth_pitch(const convt3d_cut *cut) {
+    return cut->slab_rows[1] * cut->flat_pitch;
 }
 
 /* How many phases are merged into the channels of a group. */
@@ -216,12 +236,19 @@ static inline int convt3d_is_merged(const convt3d_correlate *c) {
 /* correlate_program.c: lists the source rows of a task, and where the slab holds them. */
 void convt3d_correlate_list(convt3d_task *t);
 
-/* Result row (d, h) for some units, and those after it, 'apart' from each other, that are
- * run as one with it: multiplies, then stores.  Returns how many rows that were. */
-int64_t convt3d_correlate_run_row(const convt3d_task *t, int64_t unit0, int64_t unit1, int64_t d,
-                                  int64_t h, int64_t apart);
+/* How many depths from d on, 'apart' from each other, are run as one. */
+int64_t convt3d_correlate_depths(const convt3d_task *t, int64_t d, int64_t apart);
 
-/* correlate_multiply.c: runs the program for some units; their channels, counted from the
+/* Result row (d, h) for some units, and those after it, 'apart' from each other, that are
+ * run as one with it, of so many depths: multiplies, then stores.  Returns how many rows of
+ * each depth that were. */
+int64_t convt3d_correlate_run_row(const convt3d_task *t, int64_t unit0, int64_t unit1,
+                                  const int64_t at[2], const int64_t apart[2], int64_t depths);
+
+/* correlate_multiply.c: a task's unit by its number. */
+convt3d_unit convt3d_correlate_unit(const convt3d_task *t, int64_t index);
+
+/* Runs the program for some units; their channels, counted from the
  * first group's first. */
 void convt3d_correlate_run(const convt3d_task *t, int64_t unit0, int64_t unit1);
 void convt3d_correlate_channels(const convt3d_task *t, int64_t unit0, int64_t unit1, int64_t *m0,
@@ -258,27 +285,28 @@ int convt3d_correlate_use_terms(const convt3d_correlate *c, const convt3d_call *
 int convt3d_correlate_all_fit(const convt3d_task *t);
 int convt3d_correlate_row_fits(const convt3d_task *t, int64_t d, int64_t order);
 
+/* The line of a long row that a tap reads first. */
+int64_t convt3d_correlate_term_line(const convt3d_task *t, const convt3d_tap *tap, int64_t part);
+
 /* Steps of the terms' slab; channels [k, k + channels) of some of its rows, from the other
  * slab. */
 void convt3d_correlate_term_steps(const convt3d_task *t, int64_t step[2]);
 void convt3d_correlate_split(const convt3d_task *t, int64_t d, int64_t order, int64_t rows,
                              int64_t k, int64_t channels);
 
-/* A step's 'count' elements from x on, for 'channels' from 'column' of the panel on. */
-void convt3d_correlate_multiply_terms(const convt3d_task *t, const convt3d_step *step,
-                                      int64_t panel, int64_t column, int64_t channels, int64_t x,
-                                      int64_t count, char *to);
+/* The program, for some units. */
+void convt3d_correlate_run_terms(const convt3d_task *t, int64_t unit0, int64_t unit1);
 
 /* Source channels [k0, k1), a block, of a panel of packed weights to terms. */
 void convt3d_correlate_pack_terms(const convt3d_plan *plan, convt3d_packed *packed, int64_t panel,
                                   int64_t k0, int64_t k1);
 
 /* correlate_store.c: works out t->tooth; channels m0 to m1, counted from the first group's
- * first, of result row (d, h), which is number 'row' of the rows that were run as one,
- * from the tile to the caller. */
+ * first, of result row (d, h), which is so many positions behind the first of the rows that
+ * were run as one, from the tile to the caller. */
 void convt3d_correlate_set_teeth(convt3d_task *t);
 void convt3d_correlate_store(const convt3d_task *t, int64_t m0, int64_t m1, int64_t d, int64_t h,
-                             int64_t row);
+                             int64_t position);
 
 /* The carries of a task: one for each of its channels, or, where rows come height after
  * height, for each channel of each depth. */
@@ -296,7 +324,8 @@ void convt3d_correlate_choose_cuts(const convt3d_plan *plan, convt3d_correlate *
 
 /* correlate_scratch.c: sets the distances of rows, and the scratch; 0 if they are too large for
  * any memory. */
-int convt3d_correlate_set_pitches(const convt3d_plan *plan, convt3d_cut *cut);
+int convt3d_correlate_set_pitches(const convt3d_plan *plan, const convt3d_correlate *c,
+                                  convt3d_cut *cut);
 int convt3d_correlate_size_scratch(const convt3d_plan *plan, convt3d_correlate *c);
 
 /* correlate_plan.c; the rest of the algorithm is in correlate.c. */

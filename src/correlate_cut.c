@@ -3,7 +3,9 @@
 #include "correlate.h"
 #include "tiles.h"
 
-static const double OWN_CACHE = 768 * 1024, ROLLING_CACHE = 448 * 1024, SHARED_CACHE = 3072 * 1024;
+static const double OWN_CACHE = 768 * 1024, ROLLING_CACHE = 448 * 1024, SHARED_CACHE = 3072 * 1024,
+                    TERM_CACHE = 1152 * 1024, MANY_TERMS_CACHE = 3072 * 1024,
+                    MANY_TERMS = 704 * 1024;
 static const double HEAVY_WEIGHTS = 1024 * 1024, SHARED_WEIGHTS = 512 * 1024,
                     NEAR_WEIGHTS = 192 * 1024;
 
@@ -65,8 +67,15 @@ static void choose_shape(const convt3d_plan *plan, const convt3d_correlate *c, c
                          double cache, const int64_t unit[2]) {
     convt3d_cut best = *cut;
     double most = 0;
+    int whole = cut->rolling;
+    /* Of terms that are run as one rather all: weights are read once for all of them. */
+    if (c->terms && cut->flat > 1) {
+        set_block(plan, c, cut, 0, min64(unit[0], c->results[0]));
+        set_block(plan, c, cut, 1, c->results[1]);
+        whole = slab_bytes(plan, c, cut) <= cache;
+    }
     for (int64_t d = unit[0];; d *= 2) {
-        for (int64_t h = cut->rolling ? c->results[1] : unit[1];; h *= 2) {
+        for (int64_t h = whole ? c->results[1] : unit[1];; h *= 2) {
             set_block(plan, c, cut, 0, min64(d, c->results[0]));
             set_block(plan, c, cut, 1, min64(h, c->results[1]));
             const double rows = (double)cut->block[0] * (double)cut->block[1];
@@ -204,7 +213,7 @@ static double row_cycles(const convt3d_plan *plan, const convt3d_correlate *c,
         for (int64_t j = 0; j < pieces; j++) {
             const convt3d_piece *piece = c->clip ? &c->piece[lane->piece0 + j] : &whole;
             const int64_t positions =
-                min64(piece->q1 - piece->q0, cut->strip) + (cut->flat - 1) * cut->row_length;
+                min64(piece->q1 - piece->q0, cut->strip) + (cut->flat - 1) * cut->flat_pitch;
             sum +=
                 (double)(piece->tap1 - piece->tap0) * piece_cycles(plan, c, cut, turned, positions);
         }
@@ -252,6 +261,13 @@ static double pairs_of_row(const convt3d_plan *plan, const convt3d_correlate *c)
     return pairs;
 }
 
+/* Two tiles below each other hide each other's latency; one by itself doesn't. */
+static double term_tiles(int64_t positions) {
+    const int64_t rest = positions % CONVT3D_TERM_ROWS, alone = rest && rest <= CONVT3D_TERM_TILE;
+    return 2 * (double)(convt3d_ceil_div(positions, CONVT3D_TERM_ROWS) - alone) +
+           1.65 * (double)alone;
+}
+
 /* Tiles of terms; float32's, for the rows that need them, have the same units. */
 static double choose_term_tiles(const convt3d_plan *plan, const convt3d_correlate *c,
                                 convt3d_cut *cut) {
@@ -270,8 +286,8 @@ static double choose_term_tiles(const convt3d_plan *plan, const convt3d_correlat
         for (int64_t j = 0; j < pieces; j++) {
             const convt3d_piece *piece = c->clip ? &c->piece[lane->piece0 + j] : &whole;
             const int64_t positions =
-                min64(piece->q1 - piece->q0, cut->strip) + (cut->flat - 1) * cut->row_length;
-            const double tiles = (double)convt3d_ceil_div(positions * cut->run, CONVT3D_TERM_TILE);
+                min64(piece->q1 - piece->q0, cut->strip) + (cut->flat - 1) * cut->flat_pitch;
+            const double tiles = term_tiles(positions * cut->run);
             row_tiles += tiles;
             tap_tiles += tiles * (double)(piece->tap1 - piece->tap0);
         }
@@ -286,7 +302,7 @@ static double choose_tiles(const convt3d_plan *plan, const convt3d_correlate *c,
     if (c->terms) return choose_term_tiles(plan, c, cut);
     const int64_t lanes = plan->type->lanes, most = c->panel / lanes;
     const int64_t positions =
-        (min64(c->lane_length, cut->strip) + (cut->flat - 1) * cut->row_length) * cut->run;
+        (min64(c->lane_length, cut->strip) + (cut->flat - 1) * cut->flat_pitch) * cut->run;
     const int64_t channels = min64(c->panel, c->m);
     convt3d_tiles tiles =
         convt3d_tiles_choose(plan->type, channels, convt3d_ceil_div(positions, lanes), 1, 0);
@@ -312,10 +328,19 @@ static double choose_tiles(const convt3d_plan *plan, const convt3d_correlate *c,
     return best;
 }
 
+/* How far behind each other rows are that are run as one; parts of terms lie by themselves. */
+static int64_t flat_pitch_of(const convt3d_plan *plan, const convt3d_correlate *c) {
+    int64_t reach = 0;
+    if (!c->terms || plan->direction == CONVT3D_FORWARD) return c->row_length;
+    for (int64_t p = 0; p < c->parts; p++) reach = max64(reach, c->part[p].reach);
+    return reach + c->lane_length;
+}
+
 /* Short rows: as many in one as make some vectors, if that costs less for each. */
 static void choose_flat(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut) {
     enum {
         POSITIONS = 96,
+        TERM_POSITIONS = 512,
         SHORT = 16, /* what a row takes besides its sums counts, too */
         LONG = 64,
         LONG_ENOUGH = 32 /* to be streamed: whole lines need rows in their order */
@@ -324,16 +349,27 @@ static void choose_flat(const convt3d_plan *plan, const convt3d_correlate *c, co
     const int64_t rows = convt3d_ceil_div(c->results[1], phases);
     const int64_t out = plan->geometry.axis[2].out * (int64_t)plan->geometry.element;
     const int in_order = c->stream && out % CONVT3D_ALIGN && phases > 1;
+    cut->flat = cut->deep = 1;
+    cut->flat_pitch = flat_pitch_of(plan, c);
     convt3d_cut flat = *cut;
-    cut->flat = 1;
     const double one = choose_tiles(plan, c, cut);
     if (c->clip || cut->run > 1 || cut->strips > 1 ||
         c->lane_length > (in_order ? LONG_ENOUGH : LONG) || c->axis[1].stride > CONVT3D_TEETH ||
         c->axis[1].mode != CONVT3D_ZEROS || c->axis[2].mode != CONVT3D_ZEROS)
         return;
-    flat.flat = min64(rows, convt3d_ceil_div(POSITIONS, max64(c->row_length, 1)));
+    flat.flat = min64(
+        rows, convt3d_ceil_div(c->terms ? TERM_POSITIONS : POSITIONS, max64(flat.flat_pitch, 1)));
     const double most = (c->lane_length > SHORT ? 0.95 : 1) * one * (double)flat.flat;
-    if (flat.flat > 1 && choose_tiles(plan, c, &flat) <= most) *cut = flat;
+    if (flat.flat <= 1 || choose_tiles(plan, c, &flat) > most) return;
+    *cut = flat;
+    if (c->terms && flat.flat == rows && c->axis[0].mode == CONVT3D_ZEROS)
+        cut->deep = max64(1, TERM_POSITIONS / (flat.flat * flat.flat_pitch));
+}
+
+/* Depths of one stride phase that a block has, at most. */
+static void limit_deep(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut) {
+    const int64_t phases = plan->direction == CONVT3D_FORWARD ? c->axis[0].stride : 1;
+    cut->deep = min64(cut->deep, convt3d_ceil_div(cut->block[0], phases));
 }
 
 /* Units that share a program: few, so that their weights and sums stay close, but
@@ -346,7 +382,8 @@ static void choose_together(const convt3d_plan *plan, const convt3d_correlate *c
     const double weights = phase_bytes(plan, c, cut->width);
     const int64_t line = convt3d_ceil_div(CONVT3D_CHANNEL_BYTES, cut->width * element);
     int64_t near = 1;
-    while (near < units && (double)(near + 1) * (tile + weights) < 24 * 1024) near++;
+    const double most = c->terms ? 384 * 1024 : 24 * 1024;
+    while (near < units && (double)(near + 1) * (c->terms ? tile : tile + weights) < most) near++;
     cut->together[0] = near;
     /* With rows in their order, all taps of a unit have to stay close. */
     const double all = cut->by_phase ? weights : weight_bytes(plan, c, cut->width);
@@ -388,12 +425,21 @@ static void choose_groups(const convt3d_plan *plan, const convt3d_correlate *c, 
 }
 
 /* A core's own cache holds the slab of one sample; that of a run may take more,
- * since its rows are read from one end to the other. */
+ * since its rows are read from one end to the other.  Where a unit's terms of weights fill the
+ * cache by themselves, many positions have to share them, wherever the slab is. */
+static double cache_of(const convt3d_plan *plan, const convt3d_correlate *c,
+                       const convt3d_cut *cut) {
+    if (cut->run > 1) return SHARED_CACHE;
+    if (!c->terms) return OWN_CACHE;
+    return phase_bytes(plan, c, cut->width) > MANY_TERMS ? MANY_TERMS_CACHE : TERM_CACHE;
+}
+
 static void finish_cut(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut) {
     choose_flat(plan, c, cut);
     choose_groups(plan, c, cut);
-    choose_blocks(plan, c, cut, cut->run > 1 ? SHARED_CACHE : OWN_CACHE);
-    if (!convt3d_correlate_set_pitches(plan, cut)) return;
+    choose_blocks(plan, c, cut, cache_of(plan, c, cut));
+    limit_deep(plan, c, cut);
+    if (!convt3d_correlate_set_pitches(plan, c, cut)) return;
     choose_together(plan, c, cut);
     choose_chunk(plan, c, cut);
 }

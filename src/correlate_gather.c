@@ -152,7 +152,7 @@ static int64_t joined_rows(const convt3d_task *t, int64_t h, int64_t end) {
         stride[3] != length * stride[4] * span->step || convt3d_correlate_across(t, t->from))
         return 1;
     while (h + rows < end && t->list[1][h + rows] == t->list[1][h] + rows &&
-           t->order[h + rows] == t->order[h] + rows)
+           t->order[1][h + rows] == t->order[1][h] + rows)
         rows++;
     return rows;
 }
@@ -174,7 +174,7 @@ static int64_t rows_in_order(const convt3d_task *t, int64_t h, int64_t end) {
     int64_t rows = 1;
     if (t->run > 1 || convt3d_correlate_across(t, t->from)) return 1;
     while (h + rows < end && t->list[1][h + rows] == t->list[1][h] + rows &&
-           t->order[h + rows] == t->order[h] + rows)
+           t->order[1][h + rows] == t->order[1][h] + rows)
         rows++;
     return rows;
 }
@@ -192,7 +192,7 @@ int convt3d_correlate_gather(const convt3d_task *t, int64_t from, int64_t end) {
             rows = joined > 1 ? joined : rows_in_order(t, h, end);
             for (int64_t k = 0; k < t->groups * c->k; k += CHANNELS) {
                 const patch p = {
-                    t->slab + (d * t->slab_step[0] + t->order[h] * t->slab_step[1] +
+                    t->slab + (t->order[0][d] * t->slab_step[0] + t->order[1][h] * t->slab_step[1] +
                                k * t->cut->row_pitch) *
                                   element,
                     base + (t->list[0][d] * stride[2] + t->list[1][h] * stride[3] + k * stride[1]) *
@@ -203,7 +203,8 @@ int convt3d_correlate_gather(const convt3d_task *t, int64_t from, int64_t end) {
                     gather_joined(t, &p);
                 else
                     gather_patch(t, &p);
-                if (t->terms) convt3d_correlate_split(t, d, t->order[h], rows, k, p.channels);
+                if (t->terms)
+                    convt3d_correlate_split(t, t->order[0][d], t->order[1][h], rows, k, p.channels);
             }
         }
     }

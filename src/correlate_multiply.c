@@ -5,15 +5,10 @@
 
 /* ---- Units ----------------------------------------------------------------------------- */
 
-/* Channels [m0, m1) of a group, that are those from 'column' on of a panel. */
-typedef struct unit {
-    int64_t group, m0, m1, panel, column;
-} unit;
-
-static unit unit_at(const convt3d_task *t, int64_t index) {
+convt3d_unit convt3d_correlate_unit(const convt3d_task *t, int64_t index) {
     const convt3d_correlate *c = t->c;
     const convt3d_cut *cut = t->cut;
-    unit u = {.group = index / cut->units, .panel = index % cut->units / cut->in_panel};
+    convt3d_unit u = {.group = index / cut->units, .panel = index % cut->units / cut->in_panel};
     u.column = index % cut->units % cut->in_panel * cut->width;
     u.m0 = u.panel * c->panel + u.column;
     u.m1 = min64(u.m0 + cut->width, min64((u.panel + 1) * c->panel, c->m));
@@ -22,22 +17,23 @@ static unit unit_at(const convt3d_task *t, int64_t index) {
 
 /* A unit's first channel, and the one after its last, counted over all groups of the
  * task. */
-static int64_t first_channel(const convt3d_task *t, const unit *u) {
+static int64_t first_channel(const convt3d_task *t, const convt3d_unit *u) {
     return u->group * t->c->m + u->m0;
 }
 
-static int64_t end_channel(const convt3d_task *t, const unit *u) {
+static int64_t end_channel(const convt3d_task *t, const convt3d_unit *u) {
     return u->group * t->c->m + u->m1;
 }
 
 void convt3d_correlate_channels(const convt3d_task *t, int64_t unit0, int64_t unit1, int64_t *m0,
                                 int64_t *m1) {
-    const unit first = unit_at(t, unit0), last = unit_at(t, unit1 - 1);
+    const convt3d_unit first = convt3d_correlate_unit(t, unit0),
+                       last = convt3d_correlate_unit(t, unit1 - 1);
     *m0 = first_channel(t, &first);
     *m1 = end_channel(t, &last);
 }
 
-static const char *weights_of(const convt3d_task *t, const unit *u) {
+static const char *weights_of(const convt3d_task *t, const convt3d_unit *u) {
     const convt3d_correlate *c = t->c;
     const int64_t panel = (t->group + u->group) * c->panels + u->panel;
     return (const char *)t->call->packed + CONVT3D_ALIGN +
@@ -90,8 +86,8 @@ static int has_share(const convt3d_correlate *c, int few, int64_t m) {
 
 /* The same for merged phases that have a share in the step: as many at once as are the
  * same distance apart. */
-static void multiply_few(const convt3d_task *t, const unit *u, int few, const convt3d_tile *tile,
-                         int64_t count) {
+static void multiply_few(const convt3d_task *t, const convt3d_unit *u, int few,
+                         const convt3d_tile *tile, int64_t count) {
     const convt3d_correlate *c = t->c;
     const int64_t element = (int64_t)t->plan->geometry.element;
     const int64_t width = c->merged[2], own = few & 4 ? c->last[2] : width;
@@ -113,7 +109,7 @@ static void multiply_few(const convt3d_task *t, const unit *u, int few, const co
 }
 
 /* Vectors along channels: rows are positions; turned back when all are done. */
-static void multiply_turned(const convt3d_task *t, const unit *u, convt3d_tile *tile,
+static void multiply_turned(const convt3d_task *t, const convt3d_unit *u, convt3d_tile *tile,
                             int64_t count) {
     const int64_t element = (int64_t)t->plan->geometry.element, lanes = t->type->lanes;
     const int64_t vectors = convt3d_ceil_div(u->m1 - u->m0, lanes), width = vectors * lanes;
@@ -136,7 +132,7 @@ static void multiply_turned(const convt3d_task *t, const unit *u, convt3d_tile *
 }
 
 /* A step for a unit and, where groups have one unit each, for the groups after it. */
-static void multiply(const convt3d_task *t, const unit *u, const convt3d_step *step,
+static void multiply(const convt3d_task *t, const convt3d_unit *u, const convt3d_step *step,
                      char *unit_tile, int64_t times) {
     const convt3d_correlate *c = t->c;
     const int64_t element = (int64_t)t->plan->geometry.element;
@@ -154,11 +150,7 @@ static void multiply(const convt3d_task *t, const unit *u, const convt3d_step *s
                          .segments = t->program->segment + step->segment,
                          .count = step->count,
                          .accumulate = step->accumulate};
-    if (t->terms)
-        convt3d_correlate_multiply_terms(t, step, (t->group + u->group) * c->panels + u->panel,
-                                         u->column, u->m1 - u->m0, (step->q0 - start) * t->run,
-                                         count, tile.c);
-    else if (t->cut->turned)
+    if (t->cut->turned)
         multiply_turned(t, u, &tile, count);
     else if (step->few)
         multiply_few(t, u, step->few, &tile, count);
@@ -171,9 +163,9 @@ static void multiply(const convt3d_task *t, const unit *u, const convt3d_step *s
 /* One step for all units. */
 static void run_step(const convt3d_task *t, int64_t unit0, int64_t unit1,
                      const convt3d_step *step) {
-    const unit first = unit_at(t, unit0);
+    const convt3d_unit first = convt3d_correlate_unit(t, unit0);
     for (int64_t i = unit0; i < unit1; i++) {
-        const unit u = unit_at(t, i);
+        const convt3d_unit u = convt3d_correlate_unit(t, i);
         char *tile = t->tile + (first_channel(t, &u) - first_channel(t, &first)) *
                                    t->cut->tile_pitch * (int64_t)t->plan->geometry.element;
         multiply(t, &u, step, tile, 1);
@@ -198,14 +190,18 @@ static void run_by_chunk(const convt3d_task *t, int64_t unit0, int64_t unit1) {
 
 void convt3d_correlate_run(const convt3d_task *t, int64_t unit0, int64_t unit1) {
     const convt3d_program *p = t->program;
-    const unit first = unit_at(t, unit0);
+    const convt3d_unit first = convt3d_correlate_unit(t, unit0);
     const int64_t times = t->cut->units == 1 && !t->cut->turned ? unit1 - unit0 : 1;
+    if (t->terms) {
+        convt3d_correlate_run_terms(t, unit0, unit1);
+        return;
+    }
     if (t->cut->by_chunk) {
         run_by_chunk(t, unit0, unit1);
         return;
     }
     for (int64_t i = unit0; i < unit1; i += times) {
-        const unit u = unit_at(t, i);
+        const convt3d_unit u = convt3d_correlate_unit(t, i);
         char *tile = t->tile + (first_channel(t, &u) - first_channel(t, &first)) *
                                    t->cut->tile_pitch * (int64_t)t->plan->geometry.element;
         if (convt3d_stopped(&t->call->job, t->thread)) return;

@@ -49,14 +49,18 @@ static void list_sources(convt3d_task *t, int a) {
  * some, or, where backward_input runs several result rows as one, those of one stride phase
  * after another. */
 static void order_rows(const convt3d_task *t) {
-    const convt3d_axis *axis = &t->c->axis[1];
-    int64_t next = 0;
-    int parted = t->cut->flat > 1 && t->plan->direction != CONVT3D_FORWARD;
-    const int64_t phases = parted ? axis->stride : 1;
-    for (int64_t phase = 0; phase < phases; phase++) {
-        for (int64_t i = 0; i < t->listed[1]; i++) {
-            if ((t->list[1][i] + axis->before) % phases == phase)
-                t->order[i] = next++ % t->cut->ring;
+    const int64_t most[2] = {t->cut->slab_rows[0], t->cut->ring};
+    const int flat[2] = {t->cut->deep > 1, t->cut->flat > 1};
+    for (int a = 0; a < 2; a++) {
+        const convt3d_axis *axis = &t->c->axis[a];
+        const int parted = flat[a] && t->plan->direction != CONVT3D_FORWARD;
+        const int64_t phases = parted ? axis->stride : 1;
+        int64_t next = 0;
+        for (int64_t phase = 0; phase < phases; phase++) {
+            for (int64_t i = 0; i < t->listed[a]; i++) {
+                if ((t->list[a][i] + axis->before) % phases == phase)
+                    t->order[a][i] = next++ % most[a];
+            }
         }
     }
 }
@@ -74,9 +78,9 @@ int64_t convt3d_correlate_needed(const convt3d_task *t, int64_t h) {
     return last < 0 ? 0 : convt3d_list_place(t->list[1], t->listed[1], last) + 1;
 }
 
-/* The place of a source row in the list, on one axis. */
+/* The place of a source row in the slab, on one axis. */
 static int64_t place(const convt3d_task *t, int a, int64_t source) {
-    return convt3d_list_place(t->list[a], t->listed[a], source);
+    return t->order[a][convt3d_list_place(t->list[a], t->listed[a], source)];
 }
 
 /* ---- Programs -------------------------------------------------------------------------- */
@@ -107,6 +111,20 @@ static convt3d_segment segment_of(const convt3d_task *t, int64_t weights, int64_
         .a = t->cut->turned ? slab : weights, .b = t->cut->turned ? weights : slab, .k = channels};
 }
 
+/* A tap's segments of terms. */
+static void add_terms(const convt3d_task *t, int64_t tap, int64_t slab, int64_t unit0,
+                      int64_t unit1) {
+    const convt3d_correlate *c = t->c;
+    const int64_t each = convt3d_term_segment(c);
+    for (int64_t block = 0; block < c->term_blocks; block += each) {
+        const int64_t weights = (tap * c->term_blocks + block) * c->terms * CONVT3D_TERM_BLOCK;
+        const int64_t k = block * CONVT3D_TERM_BLOCK;
+        *add_segment(t, unit0, unit1) =
+            segment_of(t, weights, slab + block * c->terms * t->cut->term_pitch,
+                       min64(each * CONVT3D_TERM_BLOCK, c->k - k));
+    }
+}
+
 /* All segments of one step: those of its pairs and taps that as many phases have. */
 static void add_segments(const convt3d_task *t, int few, int64_t lane, const convt3d_piece *piece,
                          int64_t unit0, int64_t unit1) {
@@ -120,13 +138,14 @@ static void add_segments(const convt3d_task *t, int few, int64_t lane, const con
             for (int64_t j = piece->tap0; j < piece->tap1; j++) {
                 if (convt3d_is_few(c, 2, c->tap[j].k) != (few >> 2)) continue;
                 const int64_t x =
-                    c->tap[j].offset + shift - convt3d_correlate_shift(t, c->tap_part[j]);
+                    t->terms
+                        ? convt3d_correlate_term_line(t, &c->tap[j], c->tap_part[j])
+                        : c->tap[j].offset + shift - convt3d_correlate_shift(t, c->tap_part[j]);
                 const int64_t tap = p->pair[i].kernel_row * c->axis[2].kernel + c->tap[j].k;
                 const int64_t slab = p->pair[i].slab + x * t->run;
                 const int64_t end = min64(k + c->k_block, c->k);
                 if (t->terms) {
-                    *add_segment(t, unit0, unit1) = segment_of(
-                        t, tap * c->term_blocks * c->terms * CONVT3D_TERM_BLOCK, slab, c->k);
+                    add_terms(t, tap, slab, unit0, unit1);
                     continue;
                 }
                 for (int64_t from = k; from < end; from += t->cut->chunk)
@@ -185,11 +204,11 @@ static int walk_on(const convt3d_task *t, walk *w, int64_t h, convt3d_pair *pair
             w->height = pairs_of(t, 1, h);
         }
         if (next_pair(&w->height)) {
-            *pair = (convt3d_pair){
-                .kernel_row = w->depth.k * t->c->axis[1].kernel + w->height.k,
-                .slab = w->slab_d + t->order[place(t, 1, w->height.source)] * t->program_step[1],
-                .few = convt3d_is_few(t->c, 0, w->depth.k) | convt3d_is_few(t->c, 1, w->height.k)
-                                                                 << 1};
+            *pair = (convt3d_pair){.kernel_row = w->depth.k * t->c->axis[1].kernel + w->height.k,
+                                   .slab = w->slab_d +
+                                           place(t, 1, w->height.source) * t->program_step[1],
+                                   .few = convt3d_is_few(t->c, 0, w->depth.k) |
+                                          convt3d_is_few(t->c, 1, w->height.k) << 1};
             return 1;
         }
         w->inside = 0;
@@ -227,6 +246,24 @@ static int64_t flat_rows(const convt3d_task *t, int64_t d, int64_t h, int64_t ap
     return rows;
 }
 
+int64_t convt3d_correlate_depths(const convt3d_task *t, int64_t d, int64_t apart) {
+    int64_t depths = 1;
+    if (t->cut->deep == 1 || t->by_pieces || !t->terms || !convt3d_correlate_all_fit(t)) return 1;
+    for (; depths < t->cut->deep && d + depths * apart < t->end[0]; depths++) {
+        pairs first = pairs_of(t, 0, d), other = pairs_of(t, 0, d + depths * apart);
+        int more, most;
+        do {
+            more = next_pair(&first);
+            most = next_pair(&other);
+            if (more != most) return depths;
+            if (more && (first.k != other.k ||
+                         place(t, 0, first.source) + depths != place(t, 0, other.source)))
+                return depths;
+        } while (more);
+    }
+    return depths;
+}
+
 /* All pairs of one piece, a program at a time. */
 static void run_piece(const convt3d_task *t, int64_t lane, const convt3d_piece *piece,
                       int64_t unit0, int64_t unit1, int64_t d, int64_t h) {
@@ -243,7 +280,7 @@ static void run_piece(const convt3d_task *t, int64_t lane, const convt3d_piece *
 
 /* A result row, and those that are run as one with it. */
 typedef struct result {
-    int64_t d, h, apart, rows;
+    int64_t d, h, apart[2], rows, depths;
     int many; /* pairs: too many for one program */
 } result;
 
@@ -267,7 +304,8 @@ static void build(const convt3d_task *t, const result *r, int64_t unit0, int64_t
             piece.q0 = max64(piece.q0, t->q0);
             piece.q1 = min64(piece.q1, t->q1);
             if (piece.q0 >= piece.q1) continue;
-            piece.q1 += (r->rows - 1) * t->cut->row_length;
+            piece.q1 +=
+                (r->rows - 1) * t->cut->flat_pitch + (r->depths - 1) * convt3d_depth_pitch(t->cut);
             if (r->many)
                 run_piece(t, i, &piece, unit0, unit1, r->d, r->h);
             else
@@ -280,7 +318,8 @@ static void build(const convt3d_task *t, const result *r, int64_t unit0, int64_t
 static int fits_program(const convt3d_task *t, const result *r) {
     const convt3d_correlate *c = t->c;
     const int64_t each = t->program->pairs * convt3d_ceil_div(c->k, c->k_block) *
-                         convt3d_ceil_div(c->k_block, t->cut->chunk);
+                         (t->terms ? convt3d_ceil_div(c->term_blocks, convt3d_term_segment(c))
+                                   : convt3d_ceil_div(c->k_block, t->cut->chunk));
     int64_t steps = 0, segments = 0;
     if (r->many) return 0;
     for (int64_t i = 0; i < c->lanes && segments <= CONVT3D_SEGMENTS; i++) {
@@ -294,8 +333,11 @@ static int fits_program(const convt3d_task *t, const result *r) {
 static void store_rows(const convt3d_task *t, const result *r, int64_t unit0, int64_t unit1) {
     int64_t m0, m1;
     convt3d_correlate_channels(t, unit0, unit1, &m0, &m1);
-    for (int64_t i = 0; i < r->rows && !convt3d_stopped(&t->call->job, t->thread); i++)
-        convt3d_correlate_store(t, m0, m1, r->d, r->h + i * r->apart, i);
+    for (int64_t i = 0; i < r->depths; i++) {
+        for (int64_t j = 0; j < r->rows && !convt3d_stopped(&t->call->job, t->thread); j++)
+            convt3d_correlate_store(t, m0, m1, r->d + i * r->apart[0], r->h + j * r->apart[1],
+                                    i * convt3d_depth_pitch(t->cut) + j * t->cut->flat_pitch);
+    }
 }
 
 /* Whether all sources of a result row may be multiplied as terms. */
@@ -306,20 +348,21 @@ static int row_fits(const convt3d_task *t, int64_t d, int64_t h) {
         pairs height = pairs_of(t, 1, h);
         while (next_pair(&height)) {
             if (!convt3d_correlate_row_fits(t, place(t, 0, depth.source),
-                                            t->order[place(t, 1, height.source)]))
+                                            place(t, 1, height.source)))
                 return 0;
         }
     }
     return 1;
 }
 
-int64_t convt3d_correlate_run_row(const convt3d_task *t, int64_t unit0, int64_t unit1, int64_t d,
-                                  int64_t h, int64_t apart) {
-    result r = {.d = d, .h = h, .apart = apart};
+int64_t convt3d_correlate_run_row(const convt3d_task *t, int64_t unit0, int64_t unit1,
+                                  const int64_t at[2], const int64_t apart[2], int64_t depths) {
+    const int64_t d = at[0], h = at[1];
+    result r = {.d = d, .h = h, .apart = {apart[0], apart[1]}, .depths = depths};
     if (t->terms && !row_fits(t, d, h)) t = t->plain;
     walk w = walk_of(t, d);
     r.many = next_pairs(t, &w, h);
-    r.rows = flat_rows(t, d, h, apart, r.many);
+    r.rows = flat_rows(t, d, h, apart[1], r.many);
     const int once = fits_program(t, &r);
     t->program->apart = t->terms && !once;
     if (once) build(t, &r, unit0, unit1);

@@ -7,7 +7,13 @@
 
 /* Rows of the slab and of the tile.  Rows of runs are an odd number of cache
  * lines apart, or the channels of one position would share a cache's set. */
-int convt3d_correlate_set_pitches(const convt3d_plan *plan, convt3d_cut *cut) {
+int convt3d_correlate_set_pitches(const convt3d_plan *plan, const convt3d_correlate *c,
+                                  convt3d_cut *cut) {
+    enum {
+        PAGE = 64, /* lines that go to different sets of the innermost cache, */
+        NEAR = 8   /* which blocks and terms must not all share */
+    };
+    const int64_t parts = c->parts;
     const int64_t lanes = plan->type->lanes;
     const int64_t line = CONVT3D_ALIGN / (int64_t)plan->geometry.element;
     if (max64(cut->row_length, cut->strip) > (INT64_MAX - 4 * (lanes + line)) / cut->run) return 0;
@@ -15,8 +21,14 @@ int convt3d_correlate_set_pitches(const convt3d_plan *plan, convt3d_cut *cut) {
     if (cut->flat > 1) cut->row_pitch *= cut->slab_rows[1];
     if (cut->run > 1 || cut->flat > 1)
         cut->row_pitch = (convt3d_ceil_div(cut->row_pitch, line) | 1) * line;
-    const int64_t positions = cut->strip + (cut->flat - 1) * cut->row_length;
+    const int64_t positions =
+        cut->strip + (cut->flat - 1) * cut->flat_pitch + (cut->deep - 1) * convt3d_depth_pitch(cut);
+    cut->term_pitch = cut->flat > 1 ? parts * cut->slab_rows[0] * convt3d_depth_pitch(cut)
+                                    : cut->row_length * cut->run;
+    if (c->terms && (cut->term_pitch + NEAR) % PAGE < 2 * NEAR) cut->term_pitch += 3 * NEAR;
     cut->tile_pitch = convt3d_ceil_div(positions * cut->run, lanes) * lanes + lanes;
+    /* Tiles of positions, and those of terms, may be longer than what there is. */
+    cut->turned_size = (cut->tile_pitch + CONVT3D_TERM_ROWS) * (cut->width + lanes);
     return 1;
 }
 
@@ -56,14 +68,14 @@ static void factors_of(const convt3d_plan *plan, const convt3d_correlate *c, con
         [SLAB] = {cut->slab_rows[0], cut->flat > 1 ? 1 : cut->ring, cut->groups * c->k,
                   cut->row_pitch},
         [TILE] = {max64(c->lanes, 1), together, cut->width, cut->tile_pitch},
-        [TURNED] = {cut->turned, cut->tile_pitch + CONVT3D_TERM_ROWS, cut->width + lanes, 1},
+        [TURNED] = {cut->turned ? together : 0, cut->turned_size, 1, 1},
         [FULL] = {1, 1, cut->run, full},
         /* No longer than the tile itself. */
         [ZEROS] = {max64(CONVT3D_ZEROS_LENGTH + lanes, c->cut[0].tile_pitch), 1, 1, 1},
         [CARRIES] = {c->stream, cut->groups, c->m, rolling ? cut->block[0] : 1},
         [ASKS] = {rolling ? cut->slab_rows[0] : 0, rolling ? cut->ring : 0, cut->groups, c->k},
-        [TERMS] = {cut->slab_rows[0], cut->flat > 1 ? 1 : cut->ring, c->term_blocks * c->terms,
-                   cut->row_pitch},
+        [TERMS] = {cut->flat > 1 ? 1 : cut->slab_rows[0], cut->flat > 1 ? 1 : cut->ring,
+                   c->term_blocks * c->terms, cut->term_pitch},
         [RANGES] = {c->terms ? cut->slab_rows[0] : 0, cut->ring, 1, 1}};
     memcpy(sizes, all, sizeof all);
 }
@@ -90,7 +102,7 @@ int convt3d_correlate_size_scratch(const convt3d_plan *plan, convt3d_correlate *
                                            &c->at_asks, &c->at_terms, &c->at_ranges};
     size_t total = 0;
     for (int i = 0; i < 2; i++) {
-        if (!convt3d_correlate_set_pitches(plan, &c->cut[i])) return 0;
+        if (!convt3d_correlate_set_pitches(plan, c, &c->cut[i])) return 0;
     }
     for (int i = 0; i < 2; i++) factors_of(plan, c, &c->cut[i], sizes[i]);
     for (int part = 0; part < PARTS; part++) {
@@ -109,7 +121,7 @@ int convt3d_correlate_size_scratch(const convt3d_plan *plan, convt3d_correlate *
         const int64_t rows = max64(c->cut[0].slab_rows[a], c->cut[1].slab_rows[a]);
         c->at_list[a] = total = convt3d_round_up(total);
         if (!convt3d_grow(&total, (size_t)rows, sizeof(int64_t))) return 0;
-        c->at_order = total = convt3d_round_up(total); /* of the last one, the height */
+        c->at_order[a] = total = convt3d_round_up(total);
         if (!convt3d_grow(&total, (size_t)rows, sizeof(int64_t))) return 0;
     }
     c->thread_bytes = convt3d_round_up(total);

@@ -309,7 +309,7 @@ static void store_rows(const convt3d_task *t, const char *tile, const convt3d_bl
 }
 
 void convt3d_correlate_store(const convt3d_task *t, int64_t m0, int64_t m1, int64_t d, int64_t h,
-                             int64_t row) {
+                             int64_t position) {
     const convt3d_axis *axis = &t->plan->geometry.axis[2];
     const int64_t element = (int64_t)t->plan->geometry.element, *stride = t->to->stride;
     const int64_t channel = t->group * t->c->m + m0;
@@ -330,7 +330,7 @@ void convt3d_correlate_store(const convt3d_task *t, int64_t m0, int64_t m1, int6
                                       : (const char *)&no_bias,
         .bias_step = forward && bias->data ? bias->stride[0] : 0,
         .add = !forward && t->call->accumulate};
-    char *tile = t->tile + row * t->cut->row_length * element;
+    char *tile = t->tile + position * element;
     if (convt3d_is_merged(t->c)) {
         store_merged(t, tile, m0, m1, d, h);
         return;

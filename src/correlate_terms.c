@@ -43,9 +43,17 @@ double convt3d_correlate_term_cycles(const convt3d_correlate *c, double rows, do
 
 /* Lines from depth to depth and row to row of the terms' slab. */
 void convt3d_correlate_term_steps(const convt3d_task *t, int64_t step[2]) {
-    const int64_t row = t->c->term_blocks * t->c->terms * t->cut->row_pitch;
-    step[1] = t->cut->flat > 1 ? t->cut->row_length : row;
-    step[0] = t->cut->flat > 1 ? row : t->cut->ring * row;
+    const int64_t row = t->c->term_blocks * t->c->terms * t->cut->term_pitch;
+    step[1] = t->cut->flat > 1 ? t->cut->flat_pitch : row;
+    step[0] = t->cut->flat > 1 ? convt3d_depth_pitch(t->cut) : t->cut->ring * row;
+}
+
+/* Long rows hold the parts of all rows one after another: a part's rows are then run as one
+ * without what the other parts would put between them. */
+int64_t convt3d_correlate_term_line(const convt3d_task *t, const convt3d_tap *tap, int64_t part) {
+    const convt3d_cut *cut = t->cut;
+    if (t->plan->direction == CONVT3D_FORWARD || cut->flat == 1) return tap->offset;
+    return tap->offset - t->c->part[part].low + part * cut->slab_rows[0] * convt3d_depth_pitch(cut);
 }
 
 /* The range of the slab's row number (d, h). */
@@ -53,10 +61,28 @@ static convt3d_range *range_of(const convt3d_task *t, int64_t d, int64_t order) 
     return t->range + d * t->cut->ring + order;
 }
 
+/* One row, or its parts. */
+static void split_row(const convt3d_task *t, convt3d_term_rows work) {
+    const convt3d_correlate *c = t->c;
+    const float *from = work.from;
+    char *to = work.to;
+    if (t->plan->direction == CONVT3D_FORWARD || t->cut->flat == 1) {
+        t->plan->kernels->terms->split_rows(&work);
+        return;
+    }
+    for (int64_t p = 0; p < c->parts; p++) {
+        work.from = from + c->part[p].low;
+        work.positions = c->part[p].reach + c->lane_length;
+        work.to = to + p * t->cut->slab_rows[0] * convt3d_depth_pitch(t->cut) * CONVT3D_TERM_LINE;
+        t->plan->kernels->terms->split_rows(&work);
+    }
+}
+
 void convt3d_correlate_split(const convt3d_task *t, int64_t d, int64_t order, int64_t rows,
                              int64_t k, int64_t channels) {
     const convt3d_correlate *c = t->c;
-    const int64_t pitch = t->cut->row_pitch, block = k / CONVT3D_TERM_BLOCK * c->terms * pitch;
+    const int64_t lines = t->cut->term_pitch, pitch = t->cut->row_pitch;
+    const int64_t block = k / CONVT3D_TERM_BLOCK * c->terms * lines;
     const float *slab = (const float *)t->slab;
     int64_t step[2];
     convt3d_correlate_term_steps(t, step);
@@ -68,10 +94,10 @@ void convt3d_correlate_split(const convt3d_task *t, int64_t d, int64_t order, in
             .channels = channels,
             .positions = t->cut->row_length * t->run,
             .to = t->term_slab + (d * step[0] + r * step[1] + block) * CONVT3D_TERM_LINE,
-            .to_term = pitch * CONVT3D_TERM_LINE,
+            .to_term = lines * CONVT3D_TERM_LINE,
             .terms = c->terms,
             .range = &found};
-        t->plan->kernels->terms->split_rows(&work);
+        split_row(t, work);
         if (k == 0) *range = convt3d_range_none();
         convt3d_range_add(range, &found);
         convt3d_range_add(t->seen, &found);
@@ -100,35 +126,96 @@ int convt3d_correlate_row_fits(const convt3d_task *t, int64_t d, int64_t order) 
 
 /* ---- Multiplying ----------------------------------------------------------------------------- */
 
-static const char *weights_of(const convt3d_task *t, int64_t panel, int64_t column) {
+static const char *weights_of(const convt3d_task *t, const convt3d_unit *u) {
     const convt3d_correlate *c = t->c;
-    const int64_t unit = panel * c->term_units + column / CONVT3D_TERM_COLUMNS;
+    const int64_t panel = (t->group + u->group) * c->panels + u->panel;
+    const int64_t unit = panel * c->term_units + u->column / CONVT3D_TERM_COLUMNS;
     return (const char *)t->call->packed + c->at_term_weights +
            unit * c->taps * c->term_blocks * convt3d_term_block_bytes(c);
 }
 
-void convt3d_correlate_multiply_terms(const convt3d_task *t, const convt3d_step *step,
-                                      int64_t panel, int64_t column, int64_t channels, int64_t x,
-                                      int64_t count, char *to) {
-    const int64_t width = convt3d_ceil_div(channels, t->type->lanes) * t->type->lanes;
-    convt3d_term_tile tile = {.b = weights_of(t, panel, column),
-                              .a_term = t->cut->row_pitch * CONVT3D_TERM_LINE,
-                              .a_block = t->c->terms * t->cut->row_pitch * CONVT3D_TERM_LINE,
-                              .c_row = width,
-                              .segments = t->program->segment + step->segment,
-                              .count = step->count,
-                              .columns = width,
-                              .accumulate = step->accumulate};
-    if (step->accumulate)
-        t->type->transpose(t->turned, width, to, t->cut->tile_pitch, 1, channels, width, count);
-    for (int64_t i = 0; i < count; i += CONVT3D_TERM_ROWS) {
-        if (i % (64 * CONVT3D_TERM_ROWS) == 0 && convt3d_stopped(&t->call->job, t->thread)) return;
-        tile.a = t->term_slab + (x + i) * CONVT3D_TERM_LINE;
-        tile.c = (float *)t->turned + i * width;
-        tile.rows = min64(CONVT3D_TERM_ROWS, count - i);
-        t->plan->kernels->terms->product[t->c->terms - 1](&tile);
+/* A step for some units: where its positions are, and how many. */
+typedef struct piece {
+    const convt3d_step *step;
+    int64_t unit0, unit1, x, count;
+} piece;
+
+/* A unit's sums: [position][channel], turned back when all is done. */
+static float *sums_of(const convt3d_task *t, const piece *p, int64_t unit) {
+    return (float *)t->turned + (unit - p->unit0) * t->cut->turned_size;
+}
+
+static int64_t width_of(const convt3d_task *t, const convt3d_unit *u) {
+    return convt3d_ceil_div(u->m1 - u->m0, t->type->lanes) * t->type->lanes;
+}
+
+/* Segments [from, end) of the step, for all positions of one unit after another. */
+static void multiply_segments(const convt3d_task *t, const piece *p, convt3d_products which,
+                              int64_t from, int64_t end, int accumulate) {
+    const int64_t lines = t->cut->term_pitch;
+    convt3d_term_tile tile = {.a_term = lines * CONVT3D_TERM_LINE,
+                              .a_block = t->c->terms * lines * CONVT3D_TERM_LINE,
+                              .segments = t->program->segment + p->step->segment + from,
+                              .count = end - from,
+                              .accumulate = accumulate,
+                              .which = which};
+    for (int64_t i = p->unit0; i < p->unit1; i++) {
+        const convt3d_unit u = convt3d_correlate_unit(t, i);
+        float *sums = sums_of(t, p, i);
+        if (convt3d_stopped(&t->call->job, t->thread)) return;
+        tile.b = weights_of(t, &u);
+        tile.columns = tile.c_row = width_of(t, &u);
+        for (int64_t j = 0; j < p->count; j += CONVT3D_TERM_ROWS) {
+            tile.a = t->term_slab + (p->x + j) * CONVT3D_TERM_LINE;
+            tile.c = sums + j * tile.c_row;
+            tile.rows = min64(CONVT3D_TERM_ROWS, p->count - j);
+            t->plan->kernels->terms->product[t->c->terms - 1](&tile);
+        }
     }
-    t->type->transpose(to, t->cut->tile_pitch, t->turned, width, 1, count, count, channels);
+}
+
+/* Cut where it may be, the sums are the same: those of all small products wait in memory for
+ * the large ones.  Positions one after another share a segment's weights: as many segments
+ * at once as a core's innermost cache holds weights of. */
+static void multiply_piece(const convt3d_task *t, const piece *p) {
+    const int64_t count = p->step->count, terms = t->c->terms;
+    const int64_t blocks = min64(t->c->term_blocks, convt3d_term_segment(t->c));
+    const int64_t near = max64(1, 16 * convt3d_term_segment(t->c) / blocks);
+    int more = p->step->accumulate;
+    if (count <= near || p->count <= CONVT3D_TERM_ROWS) {
+        multiply_segments(t, p, CONVT3D_ALL_PRODUCTS, 0, count, more);
+        return;
+    }
+    for (int64_t s = 0; s < count && terms > 1; s += near, more = 1)
+        multiply_segments(t, p, CONVT3D_SMALL_PRODUCTS, s, min64(count, s + near), more);
+    for (int64_t s = 0; s < count; s += near * terms, more = 1)
+        multiply_segments(t, p, CONVT3D_LARGE_PRODUCTS, s, min64(count, s + near * terms), more);
+}
+
+void convt3d_correlate_run_terms(const convt3d_task *t, int64_t unit0, int64_t unit1) {
+    const convt3d_program *program = t->program;
+    const int64_t element = (int64_t)sizeof(float), pitch = t->cut->tile_pitch;
+    const convt3d_unit first = convt3d_correlate_unit(t, unit0);
+    for (int64_t s = 0; s < program->steps; s++) {
+        const convt3d_step *step = &program->step[s];
+        const int64_t start = max64(t->c->lane[step->lane].q0, t->q0);
+        const piece p = {step, unit0, unit1, (step->q0 - start) * t->run,
+                         (step->q1 - step->q0) * t->run};
+        char *const tile = t->tile + step->lane * t->lane_size + p.x * element;
+        for (int turn_back = !step->accumulate; turn_back < 2; turn_back++) {
+            if (turn_back) multiply_piece(t, &p);
+            for (int64_t i = unit0; i < unit1; i++) {
+                const convt3d_unit u = convt3d_correlate_unit(t, i);
+                const int64_t channels = u.m1 - u.m0, width = width_of(t, &u);
+                char *rows = tile + (u.m0 - first.m0) * pitch * element;
+                float *sums = sums_of(t, &p, i);
+                if (turn_back)
+                    t->type->transpose(rows, pitch, sums, width, 1, p.count, p.count, channels);
+                else
+                    t->type->transpose(sums, width, rows, pitch, 1, channels, width, p.count);
+            }
+        }
+    }
 }
 
 /* ---- Weights to terms --------------------------------------------------------------------------

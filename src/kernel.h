@@ -207,6 +207,12 @@ typedef struct convt3d_term_weights {
     convt3d_range *range;
 } convt3d_term_weights;
 
+typedef enum convt3d_products {
+    CONVT3D_ALL_PRODUCTS,
+    CONVT3D_SMALL_PRODUCTS, /* all but those of two first terms */
+    CONVT3D_LARGE_PRODUCTS
+} convt3d_products;
+
 /* One tile: positions p < rows, result channels m < columns
  *
  *     c[p*c_row + m] (+)= sum over segments and blocks, of the products of terms
@@ -221,6 +227,7 @@ typedef struct convt3d_term_tile {
     const convt3d_segment *segments;
     int64_t count, rows, columns;
     int accumulate;
+    convt3d_products which;
 } convt3d_term_tile;
 
 typedef struct convt3d_term_kernels {

@@ -229,8 +229,8 @@ INLINE void product(const convt3d_term_tile *tile, int terms, int two_a, int two
         _tile_zero(2);
         _tile_zero(3);
     }
-    if (terms > 1) sum(tile, terms, 0, two_a, two_b);
-    sum(tile, terms, 1, two_a, two_b);
+    if (terms > 1 && tile->which != CONVT3D_LARGE_PRODUCTS) sum(tile, terms, 0, two_a, two_b);
+    if (tile->which != CONVT3D_SMALL_PRODUCTS) sum(tile, terms, 1, two_a, two_b);
     _tile_stored(0, c, row);
     if (two_b) _tile_stored(1, c + CONVT3D_TERM_TILE, row);
     if (two_a) _tile_stored(2, below, row);
