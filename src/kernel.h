@@ -181,11 +181,12 @@ typedef struct convt3d_range {
     uint32_t most, least;
 } convt3d_range;
 
-/* Channels of one row to terms, those of a position side by side:
+/* Channels of one row to terms, those of a position side by side, in the order 0, 16, 1, 17
+ * and so on:
  *
- *     line (p, t) of 'to', element c = term t of from[c*pitch + p], c < channels, 0 beyond
+ *     line (p, t) of 'to', element e = term t of from[c*pitch + p], c = e/2 + e%2*16
  *
- * for all p < positions.  Widens 'range' by all of them. */
+ * or 0 where c >= channels, for all p < positions.  Widens 'range' by all of them. */
 typedef struct convt3d_term_rows {
     const float *from;
     int64_t pitch, channels, positions; /* channels <= CONVT3D_TERM_BLOCK */
@@ -197,7 +198,7 @@ typedef struct convt3d_term_rows {
 
 /* A block of weights to terms, two source channels side by side, as its tiles are read:
  * of term t and each half of the 32 result channels 16 lines, in this order; of result
- * channel m of a half, line j holds source channels 2*j and 2*j + 1 at elements 2*m, 2*m + 1:
+ * channel m of a half, line j holds source channels j and j + 16 at elements 2*m, 2*m + 1:
  * from[k*pitch + m] for k < k_count, m < m_count, 0 beyond. */
 typedef struct convt3d_term_weights {
     const float *from;

@@ -24,15 +24,15 @@ static inline double convt3d_magnitude(uint32_t bits) {
 }
 
 /* Whether sums of k products of the two ranges' numbers may be taken as sums of products of
- * terms.  Sums stay finite, whichever terms come first; with all three terms, products of the
- * smallest ones stay normal, since tiles take subnormals as 0. */
+ * terms.  Splitting multiplies by 2^16 + 1; sums stay finite, whichever products come first;
+ * with all three terms, the smallest ones and their products stay normal, since tiles take
+ * subnormals as 0. */
 static inline int convt3d_ranges_fit(const convt3d_range *x, const convt3d_range *w, double k,
                                      int terms) {
-    const double most = 0x1p126, least = 0x1p-100;
+    const double each = 0x1p110, most = 0x1p126, least = 0x1p-100;
     const double x_most = convt3d_magnitude(x->most), w_most = convt3d_magnitude(w->most);
-    if (x->most == 0 || w->most == 0) return x_most < most && w_most < most; /* all are 0 */
-    if (!(x_most < most && w_most < most && x_most * w_most * k < most)) return 0;
-    if (terms < CONVT3D_TERMS) return 1;
+    if (!(x_most < each && w_most < each && x_most * w_most * k < most)) return 0;
+    if (terms < CONVT3D_TERMS || x->most == 0 || w->most == 0) return 1;
     const double x_least = convt3d_magnitude(x->least), w_least = convt3d_magnitude(w->least);
     return x_least >= least && w_least >= least && x_least * w_least >= least;
 }

@@ -315,36 +315,56 @@ INLINE void turn(__m512 out[16], const float *from, int64_t pitch, int64_t chann
     UNROLL for (int i = 0; i < 16; i++) out[i] = in[i];
 }
 
-/* bfloat16 as float32. */
-INLINE __m512 widened(__m256i x) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
+/* x to the 8 bits of bfloat16, rounded to nearest (Dekker's way: Numerische Mathematik 18,
+ * 1971); what x lacks then is exact, and after two of these the rest has 8 bits itself. */
+INLINE __m512 rounded(__m512 x) {
+    const __m512 t = _mm512_mul_ps(x, _mm512_set1_ps(65537));
+    return _mm512_sub_ps(t, _mm512_sub_ps(t, x));
 }
 
-static TARGET void split_rows(const convt3d_term_rows *rows) {
+/* One term of 16 channels and of the 16 after them, side by side by twos; what they lack. */
+INLINE __m512i next_term(__m512 *x, __m512 *y, int last) {
+    const __m512 first = last ? *x : rounded(*x), second = last ? *y : rounded(*y);
+    *x = _mm512_sub_ps(*x, first);
+    *y = _mm512_sub_ps(*y, second);
+    return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(_mm512_castps_si512(first), 16),
+                                   _mm512_castps_si512(second));
+}
+
+INLINE void put_terms(char *to, int64_t to_term, __m512 x, __m512 y, int terms) {
+    for (int t = 0; t < terms; t++)
+        _mm512_store_si512(to + t * to_term, next_term(&x, &y, t == CONVT3D_TERMS - 1));
+}
+
+INLINE void split(const convt3d_term_rows *rows, int terms) {
     const int64_t pitch = rows->pitch, channels = rows->channels;
-    __m512 half[16], other[16];
+    __m512 half[16];
     ranges range = no_range();
     for (int64_t p0 = 0; p0 < rows->positions; p0 += 16) {
         const int64_t count = rows->positions - p0 < 16 ? rows->positions - p0 : 16;
         const __mmask16 mask = (__mmask16)((1u << count) - 1);
+        const float *from = rows->from + p0;
         char *to = (char *)rows->to + p0 * CONVT3D_TERM_LINE;
-        float low[16][16];
-        turn(half, rows->from + p0, pitch, channels, mask, &range);
-        for (int p = 0; p < 16; p++) _mm512_storeu_ps(low[p], half[p]);
+        __m512 low[16];
+        turn(half, from, pitch, channels, mask, &range);
+        for (int p = 0; p < 16; p++) low[p] = half[p];
         if (channels > 16)
-            turn(other, rows->from + p0 + 16 * pitch, pitch, channels - 16, mask, &range);
-        for (int64_t p = 0; p < count; p++, to += CONVT3D_TERM_LINE) {
-            __m512 x = _mm512_loadu_ps(low[p]);
-            __m512 y = channels > 16 ? other[p] : _mm512_setzero_ps();
-            for (int t = 0; t < rows->terms; t++) {
-                const __m512i term = (__m512i)_mm512_cvtne2ps_pbh(y, x);
-                _mm512_store_si512(to + t * rows->to_term, term);
-                x -= widened(_mm512_castsi512_si256(term));
-                y -= widened(_mm512_extracti64x4_epi64(term, 1));
-            }
-        }
+            turn(half, from + 16 * pitch, pitch, channels - 16, mask, &range);
+        else
+            for (int p = 0; p < 16; p++) half[p] = _mm512_setzero_ps();
+        for (int64_t p = 0; p < count; p++, to += CONVT3D_TERM_LINE)
+            put_terms(to, rows->to_term, low[p], half[p], terms);
     }
     add_range(rows->range, &range);
+}
+
+static TARGET void split_rows(const convt3d_term_rows *rows) {
+    if (rows->terms == 3)
+        split(rows, 3);
+    else if (rows->terms == 2)
+        split(rows, 2);
+    else
+        split(rows, 1);
 }
 
 static TARGET void split_weights(const convt3d_term_weights *w) {
@@ -354,23 +374,16 @@ static TARGET void split_weights(const convt3d_term_weights *w) {
                                                               : there < 16 ? there
                                                                            : 16;
         const __mmask16 mask = (__mmask16)((1u << count) - 1);
-        for (int64_t k = 0; k < CONVT3D_TERM_BLOCK; k += 2) {
+        for (int64_t k = 0; k < CONVT3D_TERM_BLOCK / 2; k++) {
             const float *from = w->from + k * w->pitch + 16 * half;
-            char *to = (char *)w->to + half * TILE_BYTES + k / 2 * CONVT3D_TERM_LINE;
+            char *to = (char *)w->to + half * TILE_BYTES + k * CONVT3D_TERM_LINE;
             const __mmask16 first = k < w->k_count ? mask : 0;
-            const __mmask16 second = k + 1 < w->k_count ? mask : 0;
-            __m512 x = _mm512_maskz_loadu_ps(first, from);
-            __m512 y = _mm512_maskz_loadu_ps(second, from + w->pitch);
+            const __mmask16 second = k + 16 < w->k_count ? mask : 0;
+            const __m512 x = _mm512_maskz_loadu_ps(first, from);
+            const __m512 y = _mm512_maskz_loadu_ps(second, from + 16 * w->pitch);
             widen(&range, x);
             widen(&range, y);
-            for (int t = 0; t < w->terms; t++) {
-                const __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x));
-                const __m512i high =
-                    _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(y)), 16);
-                _mm512_store_si512(to + t * 2 * TILE_BYTES, _mm512_or_si512(low, high));
-                x -= _mm512_castsi512_ps(_mm512_slli_epi32(low, 16));
-                y -= _mm512_castsi512_ps(high);
-            }
+            put_terms(to, 2 * TILE_BYTES, x, y, w->terms);
         }
     }
     add_range(w->range, &range);
