@@ -163,6 +163,7 @@ static void run_task(void *arg, int64_t index, int thread) {
         .zero = scratch + c->at_zero,
         .program = (convt3d_program *)(scratch + c->at_program),
         .order = {(int64_t *)(scratch + c->at_order[0]), (int64_t *)(scratch + c->at_order[1])},
+        .term_order = (int64_t *)(scratch + c->at_term_order),
         .term_slab = scratch + c->at_terms,
         .range = (convt3d_range *)(scratch + c->at_ranges),
         .list = {(int64_t *)(scratch + c->at_list[0]), (int64_t *)(scratch + c->at_list[1])}};

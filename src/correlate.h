@@ -53,17 +53,20 @@ typedef struct convt3d_part {
 
 /* How the work is cut into tasks, and those into tiles. */
 typedef struct convt3d_cut {
-    int64_t run, runs;             /* samples side by side, and how many runs that makes */
-    int64_t strip, strips;         /* positions of a lane, and how many strips that makes */
-    int64_t groups, group_blocks;  /* groups of a task, and how many blocks that makes */
-    int64_t block[2], blocks[2];   /* result rows of a task, and how many blocks that makes */
-    int64_t unit_splits;           /* tasks that share a slab's rows, by units */
-    int64_t slab_rows[2];          /* the most source rows of a task */
-    int64_t ring;                  /* those along the height that the slab holds at once */
-    int64_t row_length;            /* positions of a slab row */
-    int64_t flat;                  /* the most result rows that are run as one long one, */
-    int64_t flat_pitch;            /* each so many positions behind the one before it; */
-    int64_t deep;                  /* of terms, those of so many depths */
+    int64_t run, runs;            /* samples side by side, and how many runs that makes */
+    int64_t strip, strips;        /* positions of a lane, and how many strips that makes */
+    int64_t groups, group_blocks; /* groups of a task, and how many blocks that makes */
+    int64_t block[2], blocks[2];  /* result rows of a task, and how many blocks that makes */
+    int64_t unit_splits;          /* tasks that share a slab's rows, by units */
+    int64_t slab_rows[2];         /* the most source rows of a task */
+    int64_t ring;                 /* those along the height that the slab holds at once */
+    int64_t row_length;           /* positions of a slab row */
+    int64_t flat;                 /* the most result rows that are run as one long one, */
+    int64_t flat_pitch;           /* each so many positions behind the one before it; */
+    int64_t deep;                 /* of terms, those of so many depths */
+    /* Long rows of terms hold one stride phase's source rows along the height after another,
+     * of each all depths: phases, and the most rows of one at one depth. */
+    int64_t row_phases, phase_rows;
     int64_t row_pitch, tile_pitch; /* elements from channel to channel in slab and tile */
     int64_t term_pitch;            /* lines of a row's, or of the long row's, positions */
     int64_t turned_size;           /* elements of a unit's turned sums */
@@ -115,7 +118,7 @@ typedef struct convt3d_correlate {
     size_t zeros_bytes;                /* of a tile row of zeros */
     size_t thread_bytes;               /* scratch of one thread, and where its parts start */
     size_t at_tile, at_turned, at_full, at_zero, at_carry, at_asks, at_terms, at_ranges, at_program,
-        at_order[2], at_list[2];
+        at_order[2], at_term_order, at_list[2];
 } convt3d_correlate;
 
 enum {
@@ -187,6 +190,7 @@ typedef struct convt3d_task {
     convt3d_asks *asks;          /* NULL: none ever */
     int64_t *list[2], listed[2]; /* source rows that are in the slab, rising */
     int64_t *order[2];           /* where on each axis they are there */
+    int64_t *term_order;         /* the same along the height in the slab of terms */
 } convt3d_task;
 
 /* A block's weights of one unit. */
@@ -207,7 +211,7 @@ static inline int64_t convt3d_term_segment(const convt3d_correlate *c) {
 
 /* Positions from depth to depth of a long row. */
 static inline int64_t convt3d_depth_pitch(const convt3d_cut *cut) {
-    return cut->slab_rows[1] * cut->flat_pitch;
+    return cut->phase_rows * cut->flat_pitch;
 }
 
 /* How many phases are merged into the channels of a group. */
@@ -288,11 +292,11 @@ int convt3d_correlate_row_fits(const convt3d_task *t, int64_t d, int64_t order);
 /* The line of a long row that a tap reads first. */
 int64_t convt3d_correlate_term_line(const convt3d_task *t, const convt3d_tap *tap, int64_t part);
 
-/* Steps of the terms' slab; channels [k, k + channels) of some of its rows, from the other
- * slab. */
+/* Steps of the terms' slab; channels [k, k + channels) of some rows from place (d, h) of
+ * the lists on, from the other slab. */
 void convt3d_correlate_term_steps(const convt3d_task *t, int64_t step[2]);
-void convt3d_correlate_split(const convt3d_task *t, int64_t d, int64_t order, int64_t rows,
-                             int64_t k, int64_t channels);
+void convt3d_correlate_split(const convt3d_task *t, int64_t d, int64_t h, int64_t rows, int64_t k,
+                             int64_t channels);
 
 /* The program, for some units. */
 void convt3d_correlate_run_terms(const convt3d_task *t, int64_t unit0, int64_t unit1);

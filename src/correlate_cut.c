@@ -261,6 +261,27 @@ static double pairs_of_row(const convt3d_plan *plan, const convt3d_correlate *c)
     return pairs;
 }
 
+/* A result row's share of the cycles that all weights take, from the shared cache. */
+static double weight_cycles(const convt3d_plan *plan, const convt3d_correlate *c) {
+    const double bytes_a_cycle = 5;
+    return weight_bytes(plan, c, c->m) / bytes_a_cycle /
+           ((double)c->results[0] * (double)c->results[1]);
+}
+
+/* How many depths are run as one. */
+static int64_t deep_of(const convt3d_plan *plan, const convt3d_correlate *c,
+                       const convt3d_cut *cut) {
+    enum {
+        POSITIONS = 512
+    };
+    const int forward = plan->direction == CONVT3D_FORWARD;
+    const int64_t depths = convt3d_ceil_div(c->results[0], forward ? c->axis[0].stride : 1);
+    const int64_t rows = convt3d_ceil_div(c->results[1], forward ? c->axis[1].stride : 1);
+    if (!c->terms || cut->flat < rows || cut->flat == 1 || c->axis[0].mode != CONVT3D_ZEROS)
+        return 1;
+    return max64(1, min64(depths, POSITIONS / (cut->flat * cut->flat_pitch)));
+}
+
 /* Two tiles below each other hide each other's latency; one by itself doesn't. */
 static double term_tiles(int64_t positions) {
     const int64_t rest = positions % CONVT3D_TERM_ROWS, alone = rest && rest <= CONVT3D_TERM_TILE;
@@ -272,6 +293,7 @@ static double term_tiles(int64_t positions) {
 static double choose_term_tiles(const convt3d_plan *plan, const convt3d_correlate *c,
                                 convt3d_cut *cut) {
     const int64_t lanes = plan->type->lanes;
+    const int64_t deep = deep_of(plan, c, cut);
     double row_tiles = 0, tap_tiles = 0;
     cut->turned = 1;
     cut->width = min64(CONVT3D_TERM_COLUMNS, c->panel);
@@ -287,13 +309,14 @@ static double choose_term_tiles(const convt3d_plan *plan, const convt3d_correlat
             const convt3d_piece *piece = c->clip ? &c->piece[lane->piece0 + j] : &whole;
             const int64_t positions =
                 min64(piece->q1 - piece->q0, cut->strip) + (cut->flat - 1) * cut->flat_pitch;
-            const double tiles = term_tiles(positions * cut->run);
+            const double tiles = term_tiles(positions * cut->run * deep) / (double)deep;
             row_tiles += tiles;
             tap_tiles += tiles * (double)(piece->tap1 - piece->tap0);
         }
     }
     return convt3d_correlate_term_cycles(c, (double)cut->flat, row_tiles,
-                                         tap_tiles * pairs_of_row(plan, c));
+                                         tap_tiles * pairs_of_row(plan, c)) +
+           weight_cycles(plan, c) * (double)cut->flat;
 }
 
 /* Returns the cycles of a row, or of those that are run as one; but for terms for each source
@@ -362,8 +385,7 @@ static void choose_flat(const convt3d_plan *plan, const convt3d_correlate *c, co
     const double most = (c->lane_length > SHORT ? 0.95 : 1) * one * (double)flat.flat;
     if (flat.flat <= 1 || choose_tiles(plan, c, &flat) > most) return;
     *cut = flat;
-    if (c->terms && flat.flat == rows && c->axis[0].mode == CONVT3D_ZEROS)
-        cut->deep = max64(1, TERM_POSITIONS / (flat.flat * flat.flat_pitch));
+    cut->deep = deep_of(plan, c, cut);
 }
 
 /* Depths of one stride phase that a block has, at most. */
@@ -458,7 +480,9 @@ void convt3d_correlate_choose_cuts(const convt3d_plan *plan, convt3d_correlate *
     c->cut[1] = c->cut[0];
     /* Of float32 two multiply-adds a cycle, at best. */
     c->cycles = choose_tiles(plan, c, &c->cut[1]) / (double)c->cut[0].flat;
-    if (!c->terms) c->cycles *= pairs_of_row(plan, c) * (double)c->k * 0.575;
+    if (!c->terms)
+        c->cycles =
+            c->cycles * pairs_of_row(plan, c) * (double)c->k * 0.575 + weight_cycles(plan, c);
     c->cut[1] = c->cut[0];
     if (convt3d_is_merged(c)) return;
     choose_run(plan, c, &c->cut[1], SHARED_CACHE);

@@ -203,8 +203,7 @@ int convt3d_correlate_gather(const convt3d_task *t, int64_t from, int64_t end) {
                     gather_joined(t, &p);
                 else
                     gather_patch(t, &p);
-                if (t->terms)
-                    convt3d_correlate_split(t, t->order[0][d], t->order[1][h], rows, k, p.channels);
+                if (t->terms) convt3d_correlate_split(t, d, h, rows, k, p.channels);
             }
         }
     }

@@ -57,9 +57,13 @@ static void order_rows(const convt3d_task *t) {
         const int64_t phases = parted ? axis->stride : 1;
         int64_t next = 0;
         for (int64_t phase = 0; phase < phases; phase++) {
+            int64_t row = phase * most[0] * t->cut->phase_rows;
             for (int64_t i = 0; i < t->listed[a]; i++) {
-                if ((t->list[a][i] + axis->before) % phases == phase)
-                    t->order[a][i] = next++ % most[a];
+                if ((t->list[a][i] + axis->before) % phases != phase) continue;
+                t->order[a][i] = next++ % most[a];
+                if (a == 0) continue;
+                t->term_order[i] = t->cut->flat == 1 ? t->order[a][i] : row;
+                row++;
             }
         }
     }
@@ -80,7 +84,8 @@ int64_t convt3d_correlate_needed(const convt3d_task *t, int64_t h) {
 
 /* The place of a source row in the slab, on one axis. */
 static int64_t place(const convt3d_task *t, int a, int64_t source) {
-    return t->order[a][convt3d_list_place(t->list[a], t->listed[a], source)];
+    const int64_t *order = a == 1 && t->terms ? t->term_order : t->order[a];
+    return order[convt3d_list_place(t->list[a], t->listed[a], source)];
 }
 
 /* ---- Programs -------------------------------------------------------------------------- */
@@ -347,8 +352,8 @@ static int row_fits(const convt3d_task *t, int64_t d, int64_t h) {
     while (next_pair(&depth)) {
         pairs height = pairs_of(t, 1, h);
         while (next_pair(&height)) {
-            if (!convt3d_correlate_row_fits(t, place(t, 0, depth.source),
-                                            place(t, 1, height.source)))
+            const int64_t row = convt3d_list_place(t->list[1], t->listed[1], height.source);
+            if (!convt3d_correlate_row_fits(t, place(t, 0, depth.source), t->order[1][row]))
                 return 0;
         }
     }

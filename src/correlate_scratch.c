@@ -13,7 +13,6 @@ int convt3d_correlate_set_pitches(const convt3d_plan *plan, const convt3d_correl
         PAGE = 64, /* lines that go to different sets of the innermost cache, */
         NEAR = 8   /* which blocks and terms must not all share */
     };
-    const int64_t parts = c->parts;
     const int64_t lanes = plan->type->lanes;
     const int64_t line = CONVT3D_ALIGN / (int64_t)plan->geometry.element;
     if (max64(cut->row_length, cut->strip) > (INT64_MAX - 4 * (lanes + line)) / cut->run) return 0;
@@ -21,10 +20,15 @@ int convt3d_correlate_set_pitches(const convt3d_plan *plan, const convt3d_correl
     if (cut->flat > 1) cut->row_pitch *= cut->slab_rows[1];
     if (cut->run > 1 || cut->flat > 1)
         cut->row_pitch = (convt3d_ceil_div(cut->row_pitch, line) | 1) * line;
+    cut->row_phases = plan->direction == CONVT3D_FORWARD ? 1 : c->axis[1].stride;
+    cut->phase_rows = cut->slab_rows[1];
+    if (c->axis[1].dilation == 1)
+        cut->phase_rows = convt3d_ceil_div(cut->slab_rows[1], cut->row_phases);
     const int64_t positions =
         cut->strip + (cut->flat - 1) * cut->flat_pitch + (cut->deep - 1) * convt3d_depth_pitch(cut);
-    cut->term_pitch = cut->flat > 1 ? parts * cut->slab_rows[0] * convt3d_depth_pitch(cut)
-                                    : cut->row_length * cut->run;
+    cut->term_pitch = cut->row_length * cut->run;
+    if (cut->flat > 1)
+        cut->term_pitch = c->parts * cut->row_phases * cut->slab_rows[0] * convt3d_depth_pitch(cut);
     if (c->terms && (cut->term_pitch + NEAR) % PAGE < 2 * NEAR) cut->term_pitch += 3 * NEAR;
     cut->tile_pitch = convt3d_ceil_div(positions * cut->run, lanes) * lanes + lanes;
     /* Tiles of positions, and those of terms, may be longer than what there is. */
@@ -122,6 +126,8 @@ int convt3d_correlate_size_scratch(const convt3d_plan *plan, convt3d_correlate *
         c->at_list[a] = total = convt3d_round_up(total);
         if (!convt3d_grow(&total, (size_t)rows, sizeof(int64_t))) return 0;
         c->at_order[a] = total = convt3d_round_up(total);
+        if (!convt3d_grow(&total, (size_t)rows, sizeof(int64_t))) return 0;
+        c->at_term_order = total = convt3d_round_up(total); /* of the last one, the height */
         if (!convt3d_grow(&total, (size_t)rows, sizeof(int64_t))) return 0;
     }
     c->thread_bytes = convt3d_round_up(total);

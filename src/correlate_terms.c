@@ -49,12 +49,17 @@ void convt3d_correlate_term_steps(const convt3d_task *t, int64_t step[2]) {
     step[0] = t->cut->flat > 1 ? convt3d_depth_pitch(t->cut) : t->cut->ring * row;
 }
 
+/* Of a long row. */
+static int64_t part_lines(const convt3d_cut *cut) {
+    return cut->row_phases * cut->slab_rows[0] * convt3d_depth_pitch(cut);
+}
+
 /* Long rows hold the parts of all rows one after another: a part's rows are then run as one
  * without what the other parts would put between them. */
 int64_t convt3d_correlate_term_line(const convt3d_task *t, const convt3d_tap *tap, int64_t part) {
     const convt3d_cut *cut = t->cut;
     if (t->plan->direction == CONVT3D_FORWARD || cut->flat == 1) return tap->offset;
-    return tap->offset - t->c->part[part].low + part * cut->slab_rows[0] * convt3d_depth_pitch(cut);
+    return tap->offset - t->c->part[part].low + part * part_lines(cut);
 }
 
 /* The range of the slab's row number (d, h). */
@@ -74,27 +79,30 @@ static void split_row(const convt3d_task *t, convt3d_term_rows work) {
     for (int64_t p = 0; p < c->parts; p++) {
         work.from = from + c->part[p].low;
         work.positions = c->part[p].reach + c->lane_length;
-        work.to = to + p * t->cut->slab_rows[0] * convt3d_depth_pitch(t->cut) * CONVT3D_TERM_LINE;
+        work.to = to + p * part_lines(t->cut) * CONVT3D_TERM_LINE;
         t->plan->kernels->terms->split_rows(&work);
     }
 }
 
-void convt3d_correlate_split(const convt3d_task *t, int64_t d, int64_t order, int64_t rows,
-                             int64_t k, int64_t channels) {
+void convt3d_correlate_split(const convt3d_task *t, int64_t d, int64_t h, int64_t rows, int64_t k,
+                             int64_t channels) {
     const convt3d_correlate *c = t->c;
     const int64_t lines = t->cut->term_pitch, pitch = t->cut->row_pitch;
     const int64_t block = k / CONVT3D_TERM_BLOCK * c->terms * lines;
     const float *slab = (const float *)t->slab;
     int64_t step[2];
     convt3d_correlate_term_steps(t, step);
-    for (int64_t r = order; r < order + rows; r++) {
-        convt3d_range *range = range_of(t, d, r), found = convt3d_range_none();
+    const int64_t depth = t->order[0][d];
+    for (int64_t i = h; i < h + rows; i++) {
+        const int64_t row = t->order[1][i];
+        convt3d_range *range = range_of(t, depth, row), found = convt3d_range_none();
         const convt3d_term_rows work = {
-            .from = slab + d * t->slab_step[0] + r * t->slab_step[1] + k * pitch,
+            .from = slab + depth * t->slab_step[0] + row * t->slab_step[1] + k * pitch,
             .pitch = pitch,
             .channels = channels,
             .positions = t->cut->row_length * t->run,
-            .to = t->term_slab + (d * step[0] + r * step[1] + block) * CONVT3D_TERM_LINE,
+            .to = t->term_slab +
+                  (depth * step[0] + t->term_order[i] * step[1] + block) * CONVT3D_TERM_LINE,
             .to_term = lines * CONVT3D_TERM_LINE,
             .terms = c->terms,
             .range = &found};
