@@ -3,11 +3,17 @@
 #include "correlate.h"
 #include "tiles.h"
 
+#include <math.h>
+
 static const double OWN_CACHE = 768 * 1024, ROLLING_CACHE = 448 * 1024, SHARED_CACHE = 3072 * 1024,
                     TERM_CACHE = 1152 * 1024, MANY_TERMS_CACHE = 3072 * 1024,
                     MANY_TERMS = 704 * 1024;
 static const double HEAVY_WEIGHTS = 1024 * 1024, SHARED_WEIGHTS = 512 * 1024,
                     NEAR_WEIGHTS = 192 * 1024;
+
+enum {
+    TERM_POSITIONS = 512 /* that share a reading of weights: as many as still fit the cache */
+};
 
 /* ---- Tasks ---------------------------------------------------------------------- */
 
@@ -60,6 +66,29 @@ static void split_units(convt3d_cut *cut, double wanted) {
             max64(1, min64(cut->units * cut->groups, (int64_t)(wanted / tasks + 0.999)));
 }
 
+/* The same number of blocks, of as equal sizes as can be. */
+static int64_t equal(const convt3d_cut *cut, const convt3d_correlate *c, int a, int64_t unit) {
+    const int64_t block = convt3d_ceil_div(c->results[a], cut->blocks[a]);
+    return min64(convt3d_ceil_div(block, unit) * unit, cut->block[a]);
+}
+
+/* Squared, the part of a long row's positions that are results: its depths are as far apart as
+ * the source rows need. */
+static double fullness(const convt3d_plan *plan, const convt3d_correlate *c,
+                       const convt3d_cut *cut) {
+    const int64_t stride = c->axis[1].stride;
+    const int forward = plan->direction == CONVT3D_FORWARD;
+    const double rows = (double)convt3d_ceil_div(cut->block[1], forward ? stride : 1);
+    const double sources = (double)convt3d_ceil_div(cut->slab_rows[1], forward ? 1 : stride);
+    return sources > rows ? rows * rows / (sources * sources) : 1;
+}
+
+/* The part of the threads' time in which all have work, if tasks take as long as each other. */
+static double balance(const convt3d_plan *plan, const convt3d_cut *cut) {
+    const double rounds = tasks_of(cut) / plan->threads;
+    return rounds <= 1 ? 1 : rounds / ceil(rounds);
+}
+
 /* The largest blocks whose slab fits the cache, of the shape that packs the fewest
  * source rows again and again.  Blocks of one stride share all of their source rows:
  * they are cut only where they must. */
@@ -67,20 +96,18 @@ static void choose_shape(const convt3d_plan *plan, const convt3d_correlate *c, c
                          double cache, const int64_t unit[2]) {
     convt3d_cut best = *cut;
     double most = 0;
-    int whole = cut->rolling;
-    /* Of terms that are run as one rather all: weights are read once for all of them. */
-    if (c->terms && cut->flat > 1) {
-        set_block(plan, c, cut, 0, min64(unit[0], c->results[0]));
-        set_block(plan, c, cut, 1, c->results[1]);
-        whole = slab_bytes(plan, c, cut) <= cache;
-    }
+    /* Of terms that are run as one as many as can be: weights are read once for all. */
+    const int many = c->terms && cut->flat > 1;
     for (int64_t d = unit[0];; d *= 2) {
-        for (int64_t h = whole ? c->results[1] : unit[1];; h *= 2) {
+        for (int64_t h = cut->rolling ? c->results[1] : unit[1];; h = many ? h + unit[1] : 2 * h) {
             set_block(plan, c, cut, 0, min64(d, c->results[0]));
             set_block(plan, c, cut, 1, min64(h, c->results[1]));
+            for (int a = 0; a < 2 && many; a++)
+                set_block(plan, c, cut, a, equal(cut, c, a, unit[a]));
             const double rows = (double)cut->block[0] * (double)cut->block[1];
             const double bytes = slab_bytes(plan, c, cut);
-            const double score = rows / (bytes + 4096);
+            const double score = rows / (bytes + 4096) *
+                                 (many ? rows * balance(plan, cut) * fullness(plan, c, cut) : 1);
             if ((bytes <= cache || most == 0) && score > most) {
                 best = *cut;
                 most = score;
@@ -110,7 +137,8 @@ static int rolls(const convt3d_plan *plan, const convt3d_correlate *c, const con
 static void choose_blocks(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut,
                           double cache) {
     const double weights = weight_bytes(plan, c, c->m);
-    const double wanted = 4.0 * plan->threads;
+    /* Of many terms of weights each task reads all. */
+    const double wanted = (c->terms && weights > HEAVY_WEIGHTS ? 1.0 : 4.0) * plan->threads;
     const int heavy = weights > HEAVY_WEIGHTS && cut->units >= 2 * plan->threads;
     int64_t unit[2] = {1, 1};
     cut->rolling = rolls(plan, c, cut);
@@ -128,7 +156,7 @@ static void choose_blocks(const convt3d_plan *plan, const convt3d_correlate *c, 
         const int64_t half = convt3d_ceil_div((cut->block[a] + 1) / 2, unit[a]) * unit[a];
         set_block(plan, c, cut, a, half < cut->block[a] ? half : cut->block[a] - unit[a]);
     }
-    split_units(cut, wanted / 2);
+    split_units(cut, wanted / 2 > plan->threads ? wanted / 2 : plan->threads);
 }
 
 static void set_strips(const convt3d_correlate *c, convt3d_cut *cut, int64_t strips) {
@@ -271,15 +299,12 @@ static double weight_cycles(const convt3d_plan *plan, const convt3d_correlate *c
 /* How many depths are run as one. */
 static int64_t deep_of(const convt3d_plan *plan, const convt3d_correlate *c,
                        const convt3d_cut *cut) {
-    enum {
-        POSITIONS = 512
-    };
     const int forward = plan->direction == CONVT3D_FORWARD;
     const int64_t depths = convt3d_ceil_div(c->results[0], forward ? c->axis[0].stride : 1);
     const int64_t rows = convt3d_ceil_div(c->results[1], forward ? c->axis[1].stride : 1);
     if (!c->terms || cut->flat < rows || cut->flat == 1 || c->axis[0].mode != CONVT3D_ZEROS)
         return 1;
-    return max64(1, min64(depths, POSITIONS / (cut->flat * cut->flat_pitch)));
+    return max64(1, min64(depths, TERM_POSITIONS / (cut->flat * cut->flat_pitch)));
 }
 
 /* Two tiles below each other hide each other's latency; one by itself doesn't. */
@@ -363,7 +388,6 @@ static int64_t flat_pitch_of(const convt3d_plan *plan, const convt3d_correlate *
 static void choose_flat(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut) {
     enum {
         POSITIONS = 96,
-        TERM_POSITIONS = 512,
         SHORT = 16, /* what a row takes besides its sums counts, too */
         LONG = 64,
         LONG_ENOUGH = 32 /* to be streamed: whole lines need rows in their order */
@@ -388,10 +412,14 @@ static void choose_flat(const convt3d_plan *plan, const convt3d_correlate *c, co
     cut->deep = deep_of(plan, c, cut);
 }
 
-/* Depths of one stride phase that a block has, at most. */
+/* As many depths of a block, in equal shares. */
 static void limit_deep(const convt3d_plan *plan, const convt3d_correlate *c, convt3d_cut *cut) {
-    const int64_t phases = plan->direction == CONVT3D_FORWARD ? c->axis[0].stride : 1;
-    cut->deep = min64(cut->deep, convt3d_ceil_div(cut->block[0], phases));
+    const int forward = plan->direction == CONVT3D_FORWARD;
+    const int64_t depths = convt3d_ceil_div(cut->block[0], forward ? c->axis[0].stride : 1);
+    const int64_t rows = convt3d_ceil_div(cut->block[1], forward ? c->axis[1].stride : 1);
+    if (!c->terms || cut->flat < rows || cut->flat == 1 || c->axis[0].mode != CONVT3D_ZEROS) return;
+    const int64_t most = max64(1, TERM_POSITIONS / ((rows + 1) * cut->flat_pitch));
+    cut->deep = convt3d_ceil_div(depths, convt3d_ceil_div(depths, most));
 }
 
 /* Units that share a program: few, so that their weights and sums stay close, but

@@ -283,7 +283,7 @@ static convt3d_correlate *make(const convt3d_plan *plan, int terms, size_t *byte
 /* Whether terms are faster; for one sample and one thread, since results must not depend on
  * how many there are. */
 static int prefers_terms(const convt3d_plan *plan) {
-    const double better = 0.9;
+    const double better = 0.98;
     convt3d_plan one = *plan;
     size_t bytes;
     one.geometry.batch = min64(1, one.geometry.batch);

@@ -86,11 +86,16 @@ int convt3d_meet_next(convt3d_meet *meet) {
     return 1;
 }
 
-/* Positions u that fold onto 'count' consecutive outputs form up to three runs
- * of at most 'count' (REPLICATE: of its padding, too) each. */
+/* Positions u that fold onto 'count' consecutive outputs, from a multiple of 'count' on, form up to
+ * three runs of at most 'count' (REPLICATE: of its padding, too) each. */
 int64_t convt3d_inputs_of_outputs(const convt3d_axis *axis, int64_t count) {
     int64_t reach = (axis->kernel - 1) * axis->dilation; /* < full, so it fits */
     int64_t runs = axis->mode == CONVT3D_ZEROS ? 1 : 3, total = 0;
+    if (runs == 1 && count % axis->stride == 0 && count <= axis->full) {
+        const int64_t u = axis->before % axis->stride; /* the first, but for whole strides */
+        const int64_t before = (reach - u + axis->stride) / axis->stride - 1; /* rounded down */
+        return min64((u + count - 1) / axis->stride + before + 1, axis->in);
+    }
     for (int64_t run = 0; run < runs; run++) {
         int64_t length = min64(count, axis->full);
         if (axis->mode == CONVT3D_REPLICATE && run > 0)

@@ -29,8 +29,8 @@ typedef struct convt3d_meet {
 convt3d_meet convt3d_meet_first(const convt3d_axis *axis, int64_t o);
 int convt3d_meet_next(convt3d_meet *meet);
 
-/* The greatest number of distinct inputs i that any 'count' consecutive
- * outputs can need, and of outputs o that 'count' consecutive inputs reach. */
+/* The greatest number of distinct inputs i that any 'count' consecutive outputs, the first a
+ * multiple of 'count', can need, and of outputs o that 'count' consecutive inputs reach. */
 int64_t convt3d_inputs_of_outputs(const convt3d_axis *axis, int64_t count);
 int64_t convt3d_outputs_of_inputs(const convt3d_axis *axis, int64_t count);
 
