@@ -258,13 +258,11 @@ static int bench_file(const request *r, const char *path) {
 }
 
 static int read_request(const cli_args *args, request *r) {
-    const char *precision = args->text[CLI_OPT_PRECISION], *wanted = args->text[CLI_OPT_DIRECTION];
+    const char *wanted = args->text[CLI_OPT_DIRECTION];
     *r = (request){.json = args->text[CLI_OPT_JSON] != NULL};
     if (!args->text[CLI_OPT_FILE] == !args->operand)
         return cli_usage(args->operand ? "a problem and --file exclude each other"
                                        : "a problem, or --file, is missing");
-    if (precision && strcmp(precision, "highest") != 0)
-        return cli_usage("--precision: '%s'; legal is highest", precision);
     for (int d = CONVT3D_FORWARD; d <= CONVT3D_BACKWARD_WEIGHT; d++)
         if (!wanted || strcmp(wanted, convt3d_direction_name((convt3d_direction)d)) == 0)
             r->directions |= 1 << d;
@@ -291,8 +289,8 @@ const cli_command cli_bench = {
     .name = "bench",
     .synopsis = "STRING\n--file=FILE",
     .summary = "Time the layer on this machine.",
-    .takes = CLI_SET(CLI_OPT_FILE) | CLI_SET(CLI_OPT_DIRECTION) | CLI_SET(CLI_OPT_PRECISION) |
-             CLI_SET(CLI_OPT_JSON) | CLI_SET_ACTIVATION | CLI_SET_RUN,
+    .takes = CLI_SET(CLI_OPT_FILE) | CLI_SET(CLI_OPT_DIRECTION) | CLI_SET(CLI_OPT_JSON) |
+             CLI_SET_ACTIVATION | CLI_SET_RUN,
     .may_have_operand = 1,
     .run = bench,
 };

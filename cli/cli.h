@@ -66,7 +66,9 @@ typedef enum cli_id {
 #define CLI_SET_PARAMETERS                                                                         \
     (CLI_SET(CLI_OPT_WEIGHT) | CLI_SET(CLI_OPT_BIAS) | CLI_SET(CLI_OPT_MODULE))
 #define CLI_SET_ACTIVATION (CLI_SET(CLI_OPT_ACTIVATION) | CLI_SET(CLI_OPT_NEGATIVE_SLOPE))
-#define CLI_SET_RUN        (CLI_SET(CLI_OPT_THREADS) | CLI_SET(CLI_OPT_ISA) | CLI_SET(CLI_OPT_ALGORITHM))
+#define CLI_SET_RUN                                                                                \
+    (CLI_SET(CLI_OPT_THREADS) | CLI_SET(CLI_OPT_ISA) | CLI_SET(CLI_OPT_ALGORITHM) |                \
+     CLI_SET(CLI_OPT_PRECISION))
 
 /* What the command line said, unread: NULL where an option was not given. */
 typedef struct cli_args {
@@ -170,7 +172,7 @@ int cli_layer_metadata(const convt3d_problem *problem, cli_metadata *metadata);
 /* Takes the arguments that a module file's __metadata__ states. */
 int cli_layer_take_metadata(cli_layer *layer, const io_safetensors *file, const char *path);
 
-/* --threads, --isa, --algorithm and --activation.  0, or 2 after saying what is
+/* --threads, --isa, --algorithm, --precision and --activation.  0, or 2 after saying what is
  * wrong. */
 int cli_run_options(const cli_args *args, convt3d_options *options);
 

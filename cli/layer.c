@@ -251,6 +251,12 @@ int cli_run_options(const cli_args *args, convt3d_options *options) {
             return cli_usage("--algorithm: '%s'; legal are engine and reference", algorithm);
         options->algorithm = algorithm;
     }
+    if (args->text[CLI_OPT_PRECISION]) {
+        convt3d_error err;
+        if (convt3d_precision_parse(args->text[CLI_OPT_PRECISION], &options->precision, &err) !=
+            CONVT3D_OK)
+            return cli_usage("--precision: %s", err.text);
+    }
     return activation_option(args, options);
 }
 

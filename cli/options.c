@@ -72,7 +72,8 @@ static const struct {
     [CLI_OPT_CHANNEL] = {"--channel", "C", FILES, "which channel, from 0 (0)"},
     [CLI_OPT_BATCH] = {"--batch", "N", FILES, "which sample of the batch, from 0 (0)"},
     [CLI_OPT_FILE] = {"--file", "FILE", FILES, "problems, one a line; # starts a comment"},
-    [CLI_OPT_PRECISION] = {"--precision", "NAME", RUN, "highest"},
+    [CLI_OPT_PRECISION] = {"--precision", "NAME", RUN,
+                           "of float32: highest, high or medium (highest)"},
     [CLI_OPT_JSON] = {"--json", NULL, RUN, "one JSON object a line, in the place of a table"},
 };
 

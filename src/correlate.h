@@ -277,8 +277,9 @@ int64_t convt3d_correlate_shift(const convt3d_task *t, int64_t part);
 int convt3d_correlate_closest(const convt3d_view *v, int axis);
 int convt3d_correlate_across(const convt3d_task *t, const convt3d_view *v);
 
-/* correlate_terms.c: whether packed weights hold terms; the cycles of some result rows
+/* correlate_terms.c: how products are made, and why; whether packed weights hold terms; the cycles of some result rows
  * as terms, of 'row_tiles' tiles of positions, multiplied 'tap_tiles' times for all taps. */
+void convt3d_correlate_describe_terms(const convt3d_plan *plan, convt3d_text *text);
 int convt3d_correlate_can_terms(const convt3d_plan *plan, const convt3d_correlate *c);
 double convt3d_correlate_term_cycles(const convt3d_correlate *c, double rows, double row_tiles,
                                      double tap_tiles);

@@ -359,12 +359,7 @@ void convt3d_correlate_describe(const convt3d_plan *plan, convt3d_text *text) {
                      (long long)c->lanes, c->lanes == 1 ? "lane" : "lanes",
                      c->clip ? "cut where taps leave the data" : "with halo", (long long)c->k,
                      (long long)c->row_length);
-    if (c->term_count)
-        convt3d_text_add(text, "products: %s\n",
-                         c->terms == 3   ? "six, of three bfloat16 terms"
-                         : c->terms == 2 ? "three, of two bfloat16 terms"
-                         : c->terms      ? "one, of bfloat16"
-                                         : "float32, which is faster here");
+    convt3d_correlate_describe_terms(plan, text);
     if (convt3d_is_merged(c))
         convt3d_text_add(text, "phases: %lld x %lld x %lld of them are channels\n",
                          (long long)c->merged[0], (long long)c->merged[1], (long long)c->merged[2]);

@@ -24,6 +24,21 @@ int convt3d_correlate_can_terms(const convt3d_plan *plan, const convt3d_correlat
            !convt3d_is_merged(c) && c->m >= FEWEST && c->k >= FEWEST;
 }
 
+void convt3d_correlate_describe_terms(const convt3d_plan *plan, convt3d_text *text) {
+    static const char *const by[CONVT3D_TERMS] = {"one of bfloat16", "three of two bfloat16 terms",
+                                                  "six of three bfloat16 terms"};
+    const convt3d_correlate *c = plan->details;
+    if (!plan->kernels->terms || plan->problem.dtype != CONVT3D_FLOAT32) return;
+    if (c->terms)
+        convt3d_text_add(text, "products: %s for each, where they fit its range\n",
+                         by[c->terms - 1]);
+    else
+        convt3d_text_add(text, "products: of float32: %s\n",
+                         c->term_count          ? "faster for this layer than those of terms"
+                         : convt3d_is_merged(c) ? "channels are stride phases"
+                                                : "groups of fewer than 16 channels");
+}
+
 /* A product of two tiles takes 16 cycles by itself; with data that aren't all zeros, whose
  * multiplication takes more power, and loads, about 26 (measured).  Then tiles are turned
  * back, and sources are split. */

@@ -189,6 +189,8 @@ size_t convt3d_plan_describe(const convt3d_plan *plan, char *buffer, size_t size
     convt3d_problem_format(&plan->problem, problem, sizeof problem);
     convt3d_text_add(&text, "problem: %s\ndirection: %s\nisa: %s\nthreads: %d\n", problem,
                      convt3d_direction_name(plan->direction), plan->kernels->name, plan->threads);
+    if (plan->problem.dtype == CONVT3D_FLOAT32)
+        convt3d_text_add(&text, "precision: %s\n", convt3d_precision_name(plan->precision));
     if (plan->activation == CONVT3D_ACTIVATION_LEAKY_RELU)
         convt3d_text_add(&text, "activation: leaky_relu, negative_slope %g\n",
                          plan->negative_slope);

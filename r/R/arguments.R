@@ -84,7 +84,8 @@ one_of <- function(x, name, choices) {
 # The layer's arguments as the C side reads them, field by field; padding as six
 # values, before and after on each axis.
 layer_arguments <- function(in_channels, out_channels, kernel_size, stride, padding,
-                            output_padding, groups, dilation, padding_mode) {
+                            output_padding, groups, dilation, padding_mode,
+                            precision = "highest") {
   padding <- whole(padding, "padding", 0, c(1, 3, 6))
   if (length(padding) < 6) padding <- rep(rep_len(padding, 3), each = 2)
   list(
@@ -96,7 +97,8 @@ layer_arguments <- function(in_channels, out_channels, kernel_size, stride, padd
     output_padding = triple(output_padding, "output_padding", 0),
     dilation = triple(dilation, "dilation"),
     padding_mode = one_of(padding_mode, "padding_mode",
-                          c("zeros", "reflect", "replicate", "circular"))
+                          c("zeros", "reflect", "replicate", "circular")),
+    precision = one_of(precision, "precision", c("highest", "high", "medium"))
   )
 }
 

@@ -97,6 +97,10 @@
 #' @param bias (bool): whether each output channel has a number added.
 #' @param dilation (int or three): distance between taps of the kernel.
 #' @param padding_mode (string): "zeros", "reflect", "replicate" or "circular".
+#' @param precision (string): how exactly float32 tensors are multiplied, "highest", "high"
+#'   or "medium". On CPUs with AMX "high" and "medium" are faster, with factors that are off
+#'   by up to 2^-16 and 2^-8 of themselves; elsewhere, and for arrays, which are float64, all
+#'   three are the same.
 #' @return A module `m`, a function with the attributes below.
 #' @references Dumoulin and Visin (2016), A guide to convolution arithmetic for deep
 #'   learning, arXiv:1603.07285, has pictures of all of this.
@@ -122,9 +126,9 @@
 #' @export
 nn_conv_transpose3d <- function(in_channels, out_channels, kernel_size, stride = 1, padding = 0,
                                 output_padding = 0, groups = 1, bias = TRUE, dilation = 1,
-                                padding_mode = "zeros") {
+                                padding_mode = "zeros", precision = "highest") {
   layer <- layer_arguments(in_channels, out_channels, kernel_size, stride, padding, output_padding,
-                           groups, dilation, padding_mode)
+                           groups, dilation, padding_mode, precision)
   bias <- flag(bias, "bias")
   parameters <- start_parameters(layer, bias)
   whole_names <- c("kernel_size", "stride", "output_padding", "dilation")
@@ -133,7 +137,7 @@ nn_conv_transpose3d <- function(in_channels, out_channels, kernel_size, stride =
   new_module("nn_conv_transpose3d", forward, c(whole_fields, list(
     in_channels = as.integer(layer$channels[1]), out_channels = as.integer(layer$channels[2]),
     groups = as.integer(layer$channels[3]), padding = shown_padding(layer$padding),
-    padding_mode = layer$padding_mode, layer = layer, weight = parameters$weight,
+    padding_mode = layer$padding_mode, precision = layer$precision, layer = layer, weight = parameters$weight,
     bias = parameters$bias, methods = list(backward = backward_of_layer)
   )))
 }
@@ -205,7 +209,7 @@ add_gradient <- function(parameter, view) {
 format.nn_conv_transpose3d <- function(x, ...) {
   self <- self_of(x)
   defaults <- list(stride = 1, padding = 0, output_padding = 0, groups = 1, dilation = 1,
-                   padding_mode = "zeros")
+                   padding_mode = "zeros", precision = "highest")
   shown <- function(value) {
     if (is.character(value)) return(encodeString(value, quote = "\""))
     if (all(value == value[1])) value[1] else paste0("c(", paste(value, collapse = ", "), ")")

@@ -182,7 +182,7 @@ refuse_conv3d_weight <- function(shape, input, groups, layout) {
 nnf_conv_transpose3d <- function(input, weight, bias = NULL, stride = 1, padding = 0,
                                  output_padding = 0, groups = 1, dilation = 1,
                                  padding_mode = "zeros", output_size = NULL, layout = "torch",
-                                 out = NULL) {
+                                 out = NULL, precision = "highest") {
   layout <- layout_of(layout)
   is_array <- !is_tensor(weight)
   shape <- if (is_array) array_view(weight, "weight", layout)[[2]] else field(weight, "shape")
@@ -193,6 +193,6 @@ nnf_conv_transpose3d <- function(input, weight, bias = NULL, stride = 1, padding
   groups <- whole(groups, "groups")
   refuse_conv3d_weight(shape, input, groups, layout)
   layer <- layer_arguments(shape[1], shape[2] * groups, shape[3:5], stride, padding,
-                           output_padding, groups, dilation, padding_mode)
+                           output_padding, groups, dilation, padding_mode, precision)
   apply_layer(layer, input, weight, bias, output_size, layout, out)
 }

@@ -34,9 +34,11 @@ void glue_check(convt3d_status status, const convt3d_error *err);
 /* The layer's arguments, from R's list of them. */
 convt3d_problem glue_problem(SEXP layer);
 
+convt3d_precision glue_precision(SEXP layer);
+
 /* A plan for this problem, kept for the next call; never to be freed. */
 const convt3d_plan *glue_plan(const convt3d_problem *problem, convt3d_direction direction,
-                              int threads);
+                              int threads, convt3d_precision precision);
 void glue_forget_plans(void);
 
 /* ---- parameters.c ---- */

@@ -109,7 +109,8 @@ SEXP glue_r_forward(SEXP layer, SEXP input, SEXP weight, SEXP bias, SEXP output,
     int with_bias = !Rf_isNull(bias);
     if (with_bias) b = glue_tensor(bias);
     convt3d_problem p = problem_of_call(layer, &x, &y);
-    const convt3d_plan *plan = glue_plan(&p, CONVT3D_FORWARD, Rf_asInteger(threads));
+    const convt3d_plan *plan =
+        glue_plan(&p, CONVT3D_FORWARD, Rf_asInteger(threads), glue_precision(layer));
     watch stop;
     convt3d_run run = watched_run(&stop);
     convt3d_error err;
@@ -123,7 +124,8 @@ SEXP glue_r_backward_input(SEXP layer, SEXP grad_output, SEXP weight, SEXP grad_
     convt3d_tensor dy = glue_tensor(grad_output), w = glue_tensor(weight);
     convt3d_tensor dx = glue_tensor(grad_input);
     convt3d_problem p = problem_of_call(layer, &dx, &dy);
-    const convt3d_plan *plan = glue_plan(&p, CONVT3D_BACKWARD_INPUT, Rf_asInteger(threads));
+    const convt3d_plan *plan =
+        glue_plan(&p, CONVT3D_BACKWARD_INPUT, Rf_asInteger(threads), glue_precision(layer));
     watch stop;
     convt3d_run run = watched_run(&stop);
     convt3d_error err;
@@ -139,7 +141,8 @@ SEXP glue_r_backward_weight(SEXP layer, SEXP input, SEXP grad_output, SEXP grad_
     int with_bias = !Rf_isNull(grad_bias);
     if (with_bias) db = glue_tensor(grad_bias);
     convt3d_problem p = problem_of_call(layer, &x, &dy);
-    const convt3d_plan *plan = glue_plan(&p, CONVT3D_BACKWARD_WEIGHT, Rf_asInteger(threads));
+    const convt3d_plan *plan =
+        glue_plan(&p, CONVT3D_BACKWARD_WEIGHT, Rf_asInteger(threads), glue_precision(layer));
     watch stop;
     convt3d_run run = watched_run(&stop);
     convt3d_error err;

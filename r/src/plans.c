@@ -12,7 +12,7 @@ enum {
 /* All that a plan depends on; compared byte by byte. */
 typedef struct plan_key {
     convt3d_problem problem;
-    int32_t direction, threads;
+    int32_t direction, threads, precision;
     char environment[2][32]; /* the variables that the library reads */
 } plan_key;
 
@@ -51,13 +51,22 @@ convt3d_problem glue_problem(SEXP layer) {
     return p;
 }
 
+convt3d_precision glue_precision(SEXP layer) {
+    convt3d_precision precision;
+    convt3d_error err;
+    glue_check(convt3d_precision_parse(CHAR(STRING_ELT(VECTOR_ELT(layer, 7), 0)), &precision, &err),
+               &err);
+    return precision;
+}
+
 static void set_key(plan_key *key, const convt3d_problem *problem, convt3d_direction direction,
-                    int threads) {
+                    int threads, convt3d_precision precision) {
     static const char *const names[2] = {"CONVT3D_ISA", "CONVT3D_NUM_THREADS"};
     memset(key, 0, sizeof *key);
     memcpy(&key->problem, problem, sizeof *problem); /* with the bytes between its fields */
     key->direction = (int32_t)direction;
     key->threads = threads;
+    key->precision = (int32_t)precision;
     for (int i = 0; i < 2; i++) {
         const char *value = getenv(names[i]);
         if (value) strncpy(key->environment[i], value, sizeof key->environment[i] - 1);
@@ -70,10 +79,10 @@ static int same_key(const void *a, const void *b) {
 }
 
 const convt3d_plan *glue_plan(const convt3d_problem *problem, convt3d_direction direction,
-                              int threads) {
+                              int threads, convt3d_precision precision) {
     plan_key key;
     int oldest = 0;
-    set_key(&key, problem, direction, threads);
+    set_key(&key, problem, direction, threads, precision);
     uses++;
     for (int i = 0; i < KEPT; i++) {
         if (kept[i].plan && same_key(&kept[i].key, &key)) {
@@ -87,6 +96,7 @@ const convt3d_plan *glue_plan(const convt3d_problem *problem, convt3d_direction 
     convt3d_error err;
     convt3d_options_init(&options);
     options.threads = threads;
+    options.precision = precision;
     glue_check(convt3d_plan_create(problem, direction, &options, &plan, &err), &err);
     convt3d_plan_free(kept[oldest].plan);
     memcpy(&kept[oldest].key, &key, sizeof key);

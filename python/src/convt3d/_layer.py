@@ -19,6 +19,7 @@ from ._library import (
     FORWARD,
     MAX_THREADS,
     PADDING_MODES,
+    PRECISIONS,
     ArgumentError,
     CError,
     Options,
@@ -115,7 +116,7 @@ def choice(name: str, value: Any, legal: dict[str, int]) -> int:
 
 
 class Layer(NamedTuple):
-    """The arguments of the layer, checked for their types; hashable."""
+    """The arguments of the layer, and how it is computed, checked for their types; hashable."""
 
     stride: Triple = (1, 1, 1)
     padding_before: Triple = (0, 0, 0)
@@ -127,6 +128,7 @@ class Layer(NamedTuple):
     padding_mode: int = 0
     activation: int = 0
     negative_slope: float = 0.01
+    precision: int = 0
 
 
 def make_layer(
@@ -139,6 +141,7 @@ def make_layer(
     output_size: Sequence[int] | None = None,
     activation: str = "none",
     negative_slope: float = 0.01,
+    precision: str = "highest",
 ) -> Layer:
     before, after = paddings(padding)
     return Layer(
@@ -152,6 +155,7 @@ def make_layer(
         choice("padding_mode", padding_mode, PADDING_MODES),
         choice("activation", activation, ACTIVATIONS),
         real("negative_slope", negative_slope),
+        choice("precision", precision, PRECISIONS),
     )
 
 
@@ -266,7 +270,7 @@ class Plan:
         self.problem, self.output_shape = make_problem(layer, dtype, input_shape, weight_shape)
         options, error = Options(), CError()
         library.convt3d_options_init(byref(options))
-        options.threads = threads
+        options.threads, options.precision = threads, layer.precision
         if direction == FORWARD:
             options.activation = layer.activation
             options.negative_slope = layer.negative_slope

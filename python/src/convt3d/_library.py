@@ -37,6 +37,7 @@ HUGE_PAGE = 1 << 21  # bytes, on x86-64 and most of aarch64
 FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT = 0, 1, 2
 OVERWRITE, ACCUMULATE = 0, 1
 PADDING_MODES = {"zeros": 0, "reflect": 1, "replicate": 2, "circular": 3}
+PRECISIONS = {"highest": 0, "high": 1, "medium": 2}
 ACTIVATIONS = {
     "none": 0,
     "relu": 1,
@@ -86,6 +87,7 @@ class Options(ctypes.Structure):
         ("algorithm", c_char_p),
         ("activation", c_int),
         ("negative_slope", c_double),
+        ("precision", c_int),
     ]
 
 

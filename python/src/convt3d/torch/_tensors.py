@@ -24,6 +24,7 @@ from .._library import (
     HUGE_PAGE,
     MAX_THREADS,
     PADDING_MODES,
+    PRECISIONS,
     ArgumentError,
     DtypeError,
 )
@@ -108,7 +109,16 @@ def layer_of(
         groups=groups,
         dilation=tuple(dilation),  # type: ignore[arg-type]
         padding_mode=_layer.choice("padding_mode", padding_mode, PADDING_MODES),
+        precision=precision(),
     )
+
+
+def precision() -> int:
+    """What torch.set_float32_matmul_precision() set."""
+    try:
+        return PRECISIONS.get(torch.get_float32_matmul_precision(), 0)
+    except RuntimeError:  # set by other functions, whose names say more than these three
+        return 0
 
 
 def threads() -> int:
