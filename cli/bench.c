@@ -174,13 +174,14 @@ static int print(const subject *s, const figures *f) {
     if (!s->json) {
         print_heading();
         printf("%-16s %-15s %7d %-9s %-11s %10.3f %8.1f %12zu  %s\n", s->name, direction,
-               f->threads, "highest", f->isa, ms, gflops, f->extra_bytes, problem);
+               f->threads, convt3d_precision_name(s->options.precision), f->isa, ms, gflops,
+               f->extra_bytes, problem);
         return fflush(stdout) ? cli_fail("standard output: %s", strerror(errno)) : 0;
     }
-    json_t *line =
-        json_pack("{ss ss ss si ss ss sf sf sI}", "problem", problem, "name", s->name, "direction",
-                  direction, "threads", (int)f->threads, "precision", "highest", "isa", f->isa,
-                  "ms", ms, "gflops", gflops, "extra_bytes", (json_int_t)f->extra_bytes);
+    json_t *line = json_pack("{ss ss ss si ss ss sf sf sI}", "problem", problem, "name", s->name,
+                             "direction", direction, "threads", (int)f->threads, "precision",
+                             convt3d_precision_name(s->options.precision), "isa", f->isa, "ms", ms,
+                             "gflops", gflops, "extra_bytes", (json_int_t)f->extra_bytes);
     if (line && s->options.activation)
         json_object_set_new(line, "activation",
                             json_string(convt3d_activation_name(s->options.activation)));

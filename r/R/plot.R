@@ -91,7 +91,7 @@ along <- function(layer, a, input) {
     channels = c(1, 1, 1), kernel_size = alone(layer$kernel_size, 1),
     stride = alone(layer$stride, 1), padding = replace(rep(0, 6), sides, layer$padding[sides]),
     output_padding = alone(layer$output_padding, 0), dilation = alone(layer$dilation, 1),
-    padding_mode = layer$padding_mode
+    padding_mode = layer$padding_mode, precision = layer$precision
   )
   input <- array(as.double(input), c(1, 1, replace(rep(1, 3), a, length(input))))
   weight <- array(1, c(1, 1, one$kernel_size))

@@ -37,8 +37,10 @@ test_that("the page's example runs unchanged", {
   expect_equal(as_array(shown$output$detach())[20, 33, 21, 46, 97], want, tolerance = 1e-5)
 })
 
-test_that("the layer has the page's arguments, order and defaults", {
-  expect_identical(as.list(formals(nn_conv_transpose3d)),
+test_that("the layer has the page's arguments, order and defaults, and one more", {
+  arguments <- as.list(formals(nn_conv_transpose3d))
+  expect_identical(names(arguments)[11:length(arguments)], "precision")
+  expect_identical(arguments[1:10],
                    alist(in_channels = , out_channels = , kernel_size = , stride = 1, padding = 0,
                          output_padding = 0, groups = 1, bias = TRUE, dilation = 1,
                          padding_mode = "zeros"))

@@ -21,7 +21,7 @@ isas <- function() {
       TRUE
     }, error = function(e) FALSE))
   }
-  Filter(works, c("generic", "x86_avx2", "x86_avx512"))
+  Filter(works, c("generic", "x86_avx2", "x86_avx512", "x86_amx"))
 }
 
 # What takes a single call some ten seconds: generic kernels, two threads, float64.
