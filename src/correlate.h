@@ -277,8 +277,9 @@ int64_t convt3d_correlate_shift(const convt3d_task *t, int64_t part);
 int convt3d_correlate_closest(const convt3d_view *v, int axis);
 int convt3d_correlate_across(const convt3d_task *t, const convt3d_view *v);
 
-/* correlate_terms.c: how products are made, and why; whether packed weights hold terms; the cycles of some result rows
- * as terms, of 'row_tiles' tiles of positions, multiplied 'tap_tiles' times for all taps. */
+/* correlate_terms.c: how products are made, and why; whether packed weights hold terms; the cycles
+ * of some result rows as terms, of 'row_tiles' tiles of positions, multiplied 'tap_tiles' times for
+ * all taps. */
 void convt3d_correlate_describe_terms(const convt3d_plan *plan, convt3d_text *text);
 int convt3d_correlate_can_terms(const convt3d_plan *plan, const convt3d_correlate *c);
 double convt3d_correlate_term_cycles(const convt3d_correlate *c, double rows, double row_tiles,
@@ -326,6 +327,20 @@ void convt3d_correlate_pack(const convt3d_plan *plan, const convt3d_view *w, con
 
 /* correlate_cut.c: the two cuts. */
 void convt3d_correlate_choose_cuts(const convt3d_plan *plan, convt3d_correlate *c);
+
+/* correlate_tiles.c: bytes of the packed weights of 'width' result channels, and of those of one
+ * stride phase; tiles, and how many rows are run as one; then how many depths, once the block is
+ * known; the cycles of a result row. */
+double convt3d_correlate_weight_bytes(const convt3d_plan *plan, const convt3d_correlate *c,
+                                      int64_t width);
+double convt3d_correlate_phase_bytes(const convt3d_plan *plan, const convt3d_correlate *c,
+                                     int64_t width);
+void convt3d_correlate_choose_flat(const convt3d_plan *plan, const convt3d_correlate *c,
+                                   convt3d_cut *cut);
+void convt3d_correlate_limit_deep(const convt3d_plan *plan, const convt3d_correlate *c,
+                                  convt3d_cut *cut);
+double convt3d_correlate_row_cycles(const convt3d_plan *plan, const convt3d_correlate *c,
+                                    const convt3d_cut *cut);
 
 /* correlate_scratch.c: sets the distances of rows, and the scratch; 0 if they are too large for
  * any memory. */
