@@ -110,34 +110,32 @@ static void run_rows(const convt3d_task *t) {
 
 /* The same by products of terms.  Samples side by side share what range their rows have, so
  * that each goes by itself where it is too wide. */
-static void run_terms(convt3d_task *t) {
+static void run_terms(const convt3d_task *given) {
     char state[CONVT3D_TERM_LINE];
     convt3d_range seen = convt3d_range_none();
-    convt3d_task plain = *t;
-    const int64_t samples = t->run;
+    convt3d_task t = *given, plain = *given;
     plain.row_by_row = 1;
-    t->seen = &seen;
-    t->plain = &plain;
-    t->terms = 1;
-    convt3d_correlate_term_steps(t, t->program_step);
-    t->plan->kernels->terms->begin(state);
-    if (samples == 1) {
-        run_rows(t);
-    } else if (convt3d_correlate_gather(t, 0, t->listed[1])) {
-        if (convt3d_correlate_all_fit(t))
-            run_phases(t);
+    t.seen = &seen;
+    t.plain = &plain;
+    t.terms = 1;
+    convt3d_correlate_term_steps(&t, t.program_step);
+    t.plan->kernels->terms->begin(state);
+    if (given->run == 1) {
+        run_rows(&t);
+    } else if (convt3d_correlate_gather(&t, 0, t.listed[1])) {
+        if (convt3d_correlate_all_fit(&t))
+            run_phases(&t);
         else
-            for (int64_t i = 0; i < samples; i++, t->sample++) {
+            for (int64_t i = 0; i < given->run; i++) {
                 seen = convt3d_range_none();
-                t->run = plain.run = 1;
-                set_together(t);
-                plain.sample = t->sample;
-                plain.together = t->together;
-                plain.lane_size = t->lane_size;
-                run_rows(t);
+                t.run = plain.run = 1;
+                t.sample = plain.sample = given->sample + i;
+                set_together(&t);
+                set_together(&plain);
+                run_rows(&t);
             }
     }
-    t->plan->kernels->terms->end(state);
+    t.plan->kernels->terms->end(state);
 }
 
 static void run_task(void *arg, int64_t index, int thread) {

@@ -137,8 +137,8 @@ nn_conv_transpose3d <- function(in_channels, out_channels, kernel_size, stride =
   new_module("nn_conv_transpose3d", forward, c(whole_fields, list(
     in_channels = as.integer(layer$channels[1]), out_channels = as.integer(layer$channels[2]),
     groups = as.integer(layer$channels[3]), padding = shown_padding(layer$padding),
-    padding_mode = layer$padding_mode, precision = layer$precision, layer = layer, weight = parameters$weight,
-    bias = parameters$bias, methods = list(backward = backward_of_layer)
+    padding_mode = layer$padding_mode, precision = layer$precision, layer = layer,
+    weight = parameters$weight, bias = parameters$bias, methods = list(backward = backward_of_layer)
   )))
 }
 

@@ -241,6 +241,7 @@ def _load() -> ctypes.CDLL:
             c_int,
             [c_void_p, tensor, tensor, tensor, tensor, c_int, POINTER(Run), error],
         ),
+        "isa_supported": (c_int, [c_char_p]),
         "cpu_count": (c_int32, []),
         "cpu_name": (c_size_t, [c_char_p, c_size_t]),
     }

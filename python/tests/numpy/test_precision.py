@@ -59,7 +59,7 @@ def test_float64_knows_one():
 @pytest.mark.parametrize("name", ["low", "HIGHEST", None, 1])
 def test_other_names_are_refused(name):
     x, w = arrays("float32")
-    with pytest.raises(convt3d.ArgumentError, match="precision: .* is not one of highest, high"):
+    with pytest.raises(convt3d.ArgumentError, match=r"precision: .* is not one of highest, high"):
         convt3d.conv_transpose3d(x, w, precision=name)
     with pytest.raises(convt3d.ArgumentError, match="precision"):
         convt3d.conv_transpose3d_backward(x, x, w, precision=name)
