@@ -330,7 +330,7 @@ void convt3d_correlate_choose_cuts(const convt3d_plan *plan, convt3d_correlate *
 
 /* correlate_tiles.c: bytes of the packed weights of 'width' result channels, and of those of one
  * stride phase; tiles, and how many rows are run as one; then how many depths, once the block is
- * known; the cycles of a result row. */
+ * known; the products and the cycles of a result row. */
 double convt3d_correlate_weight_bytes(const convt3d_plan *plan, const convt3d_correlate *c,
                                       int64_t width);
 double convt3d_correlate_phase_bytes(const convt3d_plan *plan, const convt3d_correlate *c,
@@ -339,6 +339,7 @@ void convt3d_correlate_choose_flat(const convt3d_plan *plan, const convt3d_corre
                                    convt3d_cut *cut);
 void convt3d_correlate_limit_deep(const convt3d_plan *plan, const convt3d_correlate *c,
                                   convt3d_cut *cut);
+double convt3d_correlate_row_products(const convt3d_plan *plan, const convt3d_correlate *c);
 double convt3d_correlate_row_cycles(const convt3d_plan *plan, const convt3d_correlate *c,
                                     const convt3d_cut *cut);
 

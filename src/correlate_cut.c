@@ -61,21 +61,34 @@ static int64_t equal(const convt3d_cut *cut, const convt3d_correlate *c, int a, 
     return min64(convt3d_ceil_div(block, unit) * unit, cut->block[a]);
 }
 
-/* Squared, the part of a long row's positions that are results: its depths are as far apart as
- * the source rows need. */
+/* The part of a long row's positions that are results: its depths are as far apart as the
+ * source rows need. */
 static double fullness(const convt3d_plan *plan, const convt3d_correlate *c,
                        const convt3d_cut *cut) {
     const int64_t stride = c->axis[1].stride;
     const int forward = plan->direction == CONVT3D_FORWARD;
     const double rows = (double)convt3d_ceil_div(cut->block[1], forward ? stride : 1);
     const double sources = (double)convt3d_ceil_div(cut->slab_rows[1], forward ? 1 : stride);
-    return sources > rows ? rows * rows / (sources * sources) : 1;
+    return sources > rows ? rows / sources : 1;
 }
 
 /* The part of the threads' time in which all have work, if tasks take as long as each other. */
 static double balance(const convt3d_plan *plan, const convt3d_cut *cut) {
     const double rounds = tasks_of(cut) / plan->threads;
     return rounds <= 1 ? 1 : rounds / ceil(rounds);
+}
+
+/* Cycles that a result row of a block takes as terms: its products, those between the rows, and
+ * its share of the weights and of splitting the slab. */
+static double term_row_cycles(const convt3d_plan *plan, const convt3d_correlate *c,
+                              const convt3d_cut *cut) {
+    const double product = 0.02, byte_of_weights = 0.2, byte_of_slab = 0.2;
+    const double rows = (double)cut->block[0] * (double)cut->block[1];
+    const double shared = byte_of_weights * convt3d_correlate_weight_bytes(plan, c, c->m) +
+                          byte_of_slab * slab_bytes(plan, c, cut);
+    return (product * convt3d_correlate_row_products(plan, c) / fullness(plan, c, cut) +
+            shared / rows) /
+           balance(plan, cut);
 }
 
 /* The largest blocks whose slab fits the cache, of the shape that packs the fewest
@@ -95,8 +108,7 @@ static void choose_shape(const convt3d_plan *plan, const convt3d_correlate *c, c
                 set_block(plan, c, cut, a, equal(cut, c, a, unit[a]));
             const double rows = (double)cut->block[0] * (double)cut->block[1];
             const double bytes = slab_bytes(plan, c, cut);
-            const double score = rows / (bytes + 4096) *
-                                 (many ? rows * balance(plan, cut) * fullness(plan, c, cut) : 1);
+            const double score = many ? 1 / term_row_cycles(plan, c, cut) : rows / (bytes + 4096);
             if ((bytes <= cache || most == 0) && score > most) {
                 best = *cut;
                 most = score;

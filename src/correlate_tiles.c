@@ -95,6 +95,14 @@ static double pairs_of_row(const convt3d_plan *plan, const convt3d_correlate *c)
     return pairs;
 }
 
+double convt3d_correlate_row_products(const convt3d_plan *plan, const convt3d_correlate *c) {
+    double sum = 0;
+    for (int64_t i = 0; i < c->lanes; i++)
+        sum +=
+            (double)(c->lane[i].tap1 - c->lane[i].tap0) * (double)(c->lane[i].q1 - c->lane[i].q0);
+    return sum * pairs_of_row(plan, c) * (double)c->k * (double)c->m;
+}
+
 /* A result row's share of the cycles that all weights take, from the shared cache. */
 static double weight_cycles(const convt3d_plan *plan, const convt3d_correlate *c) {
     const double bytes_a_cycle = 5;
