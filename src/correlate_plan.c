@@ -216,6 +216,13 @@ static void choose_merged(const convt3d_plan *plan, convt3d_correlate *c) {
     }
 }
 
+/* A panel of whole units of terms: two, if that fills up little more than one does. */
+static int64_t whole_units(int64_t m, int64_t panel) {
+    const int64_t unit = CONVT3D_TERM_COLUMNS;
+    if (panel % unit == 0) return panel;
+    return convt3d_ceil_div(m, 2 * unit) * 2 * unit <= m + unit ? 2 * unit : unit;
+}
+
 static void prepare_channels(const convt3d_plan *plan, convt3d_correlate *c) {
     const convt3d_geometry *g = &plan->geometry;
     int forward = plan->direction == CONVT3D_FORWARD;
@@ -226,6 +233,8 @@ static void prepare_channels(const convt3d_plan *plan, convt3d_correlate *c) {
     choose_merged(plan, c);
     /* With merged phases, units are whole phases of one width: a panel must not cut them. */
     c->panel = convt3d_is_merged(c) ? c->m : convt3d_panel_width(plan->type, c->m);
+    if (convt3d_correlate_can_terms(plan, c) && c->m > 2 * CONVT3D_TERM_COLUMNS)
+        c->panel = whole_units(c->m, c->panel);
     c->panels = convt3d_ceil_div(c->m, c->panel);
     /* Few results for each source: all taps of a few channels while these are in the
      * innermost cache.  It is part of the order of additions, so that it may depend on
