@@ -108,6 +108,13 @@ static void run_rows(const convt3d_task *t) {
         run_phases(t);
 }
 
+/* All rows as terms and, where not all fit and 'both', as float32 too. */
+static int gather_terms(const convt3d_task *t, int both) {
+    if (!convt3d_correlate_gather(t, 0, t->listed[1])) return 0;
+    if (!both || convt3d_correlate_all_fit(t)) return 1;
+    return convt3d_correlate_gather(t->plain, 0, t->listed[1]);
+}
+
 /* The same by products of terms.  Samples side by side share what range their rows have, so
  * that each goes by itself where it is too wide. */
 static void run_terms(const convt3d_task *given) {
@@ -118,12 +125,15 @@ static void run_terms(const convt3d_task *given) {
     t.seen = &seen;
     t.plain = &plain;
     t.terms = 1;
+    t.staged = !t.cut->rolling;
+    if (t.staged && t.cut->flat == 1)
+        t.slab_step[1] = min64(CONVT3D_TERM_BLOCK, t.c->k) * t.cut->row_pitch;
     convt3d_correlate_term_steps(&t, t.program_step);
     t.plan->kernels->terms->begin(state);
-    if (given->run == 1) {
-        run_rows(&t);
-    } else if (convt3d_correlate_gather(&t, 0, t.listed[1])) {
-        if (convt3d_correlate_all_fit(&t))
+    if (t.cut->rolling) {
+        run_rolling(&t);
+    } else if (gather_terms(&t, given->run == 1)) {
+        if (given->run == 1 || convt3d_correlate_all_fit(&t))
             run_phases(&t);
         else
             for (int64_t i = 0; i < given->run; i++) {
@@ -132,7 +142,7 @@ static void run_terms(const convt3d_task *given) {
                 t.sample = plain.sample = given->sample + i;
                 set_together(&t);
                 set_together(&plain);
-                run_rows(&t);
+                if (gather_terms(&t, 1)) run_phases(&t);
             }
     }
     t.plan->kernels->terms->end(state);

@@ -175,6 +175,7 @@ typedef struct convt3d_task {
     int64_t slab_step[2];     /* elements from depth to depth and row to row of the slab */
     int64_t program_step[2];  /* the same of the slab that programs read: lines, of terms */
     int terms;                /* programs read terms */
+    int staged;               /* the other slab holds a patch at a time, just to be split */
     int row_by_row;           /* rows are not run as one */
     char *term_slab;
     convt3d_range *range, *seen;      /* of each slab row, and of all that was gathered so far */
@@ -260,6 +261,15 @@ void convt3d_correlate_channels(const convt3d_task *t, int64_t unit0, int64_t un
 
 /* How many of the listed rows along the height result rows up to h need. */
 int64_t convt3d_correlate_needed(const convt3d_task *t, int64_t h);
+
+/* Where the slab holds channel k of the row at place (d, h) of the lists, of a patch that
+ * starts with the one at 'first'. */
+static inline int64_t convt3d_correlate_slab_at(const convt3d_task *t, int64_t d, int64_t h,
+                                                int64_t first, int64_t k) {
+    if (t->staged) return (t->cut->flat > 1 ? t->order[1][h] : h - first) * t->slab_step[1];
+    return t->order[0][d] * t->slab_step[0] + t->order[1][h] * t->slab_step[1] +
+           k * t->cut->row_pitch;
+}
 
 /* correlate_gather.c: the caller's rows into the slab, along the height those from one
  * place in the list to another; 0 if the run was stopped. */

@@ -192,9 +192,7 @@ int convt3d_correlate_gather(const convt3d_task *t, int64_t from, int64_t end) {
             rows = joined > 1 ? joined : rows_in_order(t, h, end);
             for (int64_t k = 0; k < t->groups * c->k; k += CHANNELS) {
                 const patch p = {
-                    t->slab + (t->order[0][d] * t->slab_step[0] + t->order[1][h] * t->slab_step[1] +
-                               k * t->cut->row_pitch) *
-                                  element,
+                    t->slab + convt3d_correlate_slab_at(t, d, h, h, k) * element,
                     base + (t->list[0][d] * stride[2] + t->list[1][h] * stride[3] + k * stride[1]) *
                                element,
                     min64(CHANNELS, t->groups * c->k - k), rows};

@@ -112,7 +112,7 @@ void convt3d_correlate_split(const convt3d_task *t, int64_t d, int64_t h, int64_
         const int64_t row = t->order[1][i];
         convt3d_range *range = range_of(t, depth, row), found = convt3d_range_none();
         const convt3d_term_rows work = {
-            .from = slab + depth * t->slab_step[0] + row * t->slab_step[1] + k * pitch,
+            .from = slab + convt3d_correlate_slab_at(t, d, i, h, k),
             .pitch = pitch,
             .channels = channels,
             .positions = t->cut->row_length * t->run,
