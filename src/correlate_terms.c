@@ -16,12 +16,32 @@
 
 /* ---- The choice -------------------------------------------------------------------------- */
 
+enum {
+    FEWEST = 16 /* channels on both sides */
+};
+
+/* Kernel rows (of two axes) or taps that a result takes on one axis, at most. */
+static double most_pairs(const convt3d_plan *plan, const convt3d_axis *axis, int a) {
+    if (plan->direction != CONVT3D_FORWARD) return (double)axis->kernel;
+    const double taps = (double)convt3d_ceil_div(axis->kernel, convt3d_tap_period(axis));
+    if (axis->mode == CONVT3D_ZEROS || a == 2) return taps; /* widths are folded afterwards */
+    const double both = (double)axis->before + (double)axis->after;
+    return taps * (axis->mode == CONVT3D_REPLICATE ? 1 + both : 3);
+}
+
+/* Whether all terms of each result are added in one go: what is cut is rounded otherwise, and
+ * where it is cut may depend on the batch. */
+static int in_one_program(const convt3d_plan *plan, const convt3d_correlate *c) {
+    const convt3d_axis *axis = c->axis;
+    const double pairs = most_pairs(plan, &axis[0], 0) * most_pairs(plan, &axis[1], 1);
+    const double segments = (double)convt3d_ceil_div(c->k, 4 * CONVT3D_TERM_BLOCK);
+    return pairs < CONVT3D_PAIRS &&
+           pairs * most_pairs(plan, &axis[2], 2) * segments <= CONVT3D_SEGMENTS;
+}
+
 int convt3d_correlate_can_terms(const convt3d_plan *plan, const convt3d_correlate *c) {
-    enum {
-        FEWEST = 16 /* channels on both sides */
-    };
     return plan->kernels->terms && plan->problem.dtype == CONVT3D_FLOAT32 &&
-           !convt3d_is_merged(c) && c->m >= FEWEST && c->k >= FEWEST;
+           !convt3d_is_merged(c) && c->m >= FEWEST && c->k >= FEWEST && in_one_program(plan, c);
 }
 
 void convt3d_correlate_describe_terms(const convt3d_plan *plan, convt3d_text *text) {
@@ -36,7 +56,8 @@ void convt3d_correlate_describe_terms(const convt3d_plan *plan, convt3d_text *te
         convt3d_text_add(text, "products: of float32: %s\n",
                          c->term_count          ? "faster for this layer than those of terms"
                          : convt3d_is_merged(c) ? "channels are stride phases"
-                                                : "groups of fewer than 16 channels");
+                         : c->m < FEWEST || c->k < FEWEST ? "groups of fewer than 16 channels"
+                                                          : "a result takes too many taps");
 }
 
 /* A product of two tiles takes 16 cycles by itself; with data that aren't all zeros, whose
