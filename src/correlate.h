@@ -301,8 +301,8 @@ int convt3d_correlate_use_terms(const convt3d_correlate *c, const convt3d_call *
 int convt3d_correlate_all_fit(const convt3d_task *t);
 int convt3d_correlate_row_fits(const convt3d_task *t, int64_t d, int64_t order);
 
-/* The line of a long row that a tap reads first. */
-int64_t convt3d_correlate_term_line(const convt3d_task *t, const convt3d_tap *tap, int64_t part);
+/* How many lines further on a long row of terms holds what a slab row holds in this part. */
+int64_t convt3d_correlate_part_shift(const convt3d_task *t, int64_t part);
 
 /* Steps of the terms' slab; channels [k, k + channels) of some rows from place (d, h) of
  * the lists on, from the other slab. */

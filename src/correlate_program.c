@@ -143,14 +143,13 @@ static void add_segments(const convt3d_task *t, int few, int64_t lane, const con
             for (int64_t j = piece->tap0; j < piece->tap1; j++) {
                 if (convt3d_is_few(c, 2, c->tap[j].k) != (few >> 2)) continue;
                 const int64_t x =
-                    t->terms
-                        ? convt3d_correlate_term_line(t, &c->tap[j], c->tap_part[j])
-                        : c->tap[j].offset + shift - convt3d_correlate_shift(t, c->tap_part[j]);
+                    c->tap[j].offset + shift - convt3d_correlate_shift(t, c->tap_part[j]);
                 const int64_t tap = p->pair[i].kernel_row * c->axis[2].kernel + c->tap[j].k;
                 const int64_t slab = p->pair[i].slab + x * t->run;
                 const int64_t end = min64(k + c->k_block, c->k);
                 if (t->terms) {
-                    add_terms(t, tap, slab, unit0, unit1);
+                    add_terms(t, tap, slab + convt3d_correlate_part_shift(t, c->tap_part[j]), unit0,
+                              unit1);
                     continue;
                 }
                 for (int64_t from = k; from < end; from += t->cut->chunk)

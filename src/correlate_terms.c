@@ -92,10 +92,9 @@ static int64_t part_lines(const convt3d_cut *cut) {
 
 /* Long rows hold the parts of all rows one after another: a part's rows are then run as one
  * without what the other parts would put between them. */
-int64_t convt3d_correlate_term_line(const convt3d_task *t, const convt3d_tap *tap, int64_t part) {
-    const convt3d_cut *cut = t->cut;
-    if (t->plan->direction == CONVT3D_FORWARD || cut->flat == 1) return tap->offset;
-    return tap->offset - t->c->part[part].low + part * part_lines(cut);
+int64_t convt3d_correlate_part_shift(const convt3d_task *t, int64_t part) {
+    if (t->plan->direction == CONVT3D_FORWARD || t->cut->flat == 1) return 0;
+    return part * part_lines(t->cut) - t->c->part[part].low;
 }
 
 /* The range of the slab's row number (d, h). */

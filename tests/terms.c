@@ -37,15 +37,16 @@ oracle_role terms_result(convt3d_direction direction) {
     return direction == CONVT3D_FORWARD ? ORACLE_OUTPUT : ORACLE_INPUT;
 }
 
-convt3d_tensor terms_tensor(const convt3d_problem *p, oracle_role role, float *data, int last) {
-    int64_t shape[5];
+convt3d_tensor terms_tensor(const convt3d_problem *p, oracle_role role, float *data,
+                            terms_order order) {
+    static const int axes[3][5] = {{4, 3, 2, 1, 0}, {1, 4, 3, 2, 0}, {0, 4, 3, 2, 1}};
+    int64_t shape[5], step = 1;
     terms_shape(p, role, shape);
     convt3d_tensor t = convt3d_tensor_dense(data, CONVT3D_FLOAT32, 5, shape);
-    if (last && role != ORACLE_WEIGHT) {
-        t.stride[1] = 1;
-        t.stride[4] = shape[1];
-        t.stride[3] = t.stride[4] * shape[4];
-        t.stride[2] = t.stride[3] * shape[3];
+    for (int i = 0; i < 5 && role != ORACLE_WEIGHT; i++) {
+        const int axis = axes[order][i];
+        t.stride[axis] = step;
+        step *= shape[axis];
     }
     return t;
 }
@@ -73,9 +74,9 @@ float *terms_compute(const terms_work *w, int *terms) {
     const int64_t count = oracle_count(&w->p, terms_result(w->direction));
     float *result = malloc((size_t)(count + 1) * sizeof *result);
     convt3d_plan *plan = terms_plan(w);
-    convt3d_tensor from = terms_tensor(&w->p, terms_source(w->direction), w->source, w->last);
+    convt3d_tensor from = terms_tensor(&w->p, terms_source(w->direction), w->source, w->order);
     convt3d_tensor weight = terms_tensor(&w->p, ORACLE_WEIGHT, w->weight, 0);
-    convt3d_tensor to = terms_tensor(&w->p, terms_result(w->direction), result, w->last);
+    convt3d_tensor to = terms_tensor(&w->p, terms_result(w->direction), result, w->order);
     convt3d_error err;
     memset(result, 0xff, (size_t)count * sizeof *result);
     convt3d_status status = w->direction == CONVT3D_FORWARD

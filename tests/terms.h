@@ -12,6 +12,12 @@ const char *terms_plain_isa(void);
 
 convt3d_problem terms_problem(const char *text);
 
+typedef enum terms_order {
+    TERMS_DENSE,
+    TERMS_CHANNELS_LAST, /* closest in memory */
+    TERMS_SAMPLES_LAST
+} terms_order;
+
 /* A layer's input (or grad_output), weight, and how it is computed. */
 typedef struct terms_work {
     convt3d_problem p;
@@ -20,7 +26,7 @@ typedef struct terms_work {
     convt3d_precision precision;
     int32_t threads;
     float *source, *weight;
-    int last; /* channels are closest in memory, in source and result */
+    terms_order order; /* of source and result in memory */
 } terms_work;
 
 typedef float terms_number(rng *r);
@@ -39,7 +45,8 @@ oracle_role terms_result(convt3d_direction direction);
 
 /* A role's five sizes; returns their product. */
 int64_t terms_shape(const convt3d_problem *p, oracle_role role, int64_t shape[5]);
-convt3d_tensor terms_tensor(const convt3d_problem *p, oracle_role role, float *data, int last);
+convt3d_tensor terms_tensor(const convt3d_problem *p, oracle_role role, float *data,
+                            terms_order order);
 
 convt3d_plan *terms_plan(const terms_work *w);
 

@@ -230,49 +230,53 @@ static void any_split_of_the_batch(void **state) {
     }
 }
 
-static void channels_last(void **state) {
+/* From dense memory, or back to it. */
+static void move(const convt3d_problem *p, oracle_role role, float *dense, float *other,
+                 terms_order order, int back) {
+    int64_t shape[5];
+    const int64_t count = terms_shape(p, role, shape);
+    const convt3d_tensor t = terms_tensor(p, role, other, order);
+    for (int64_t j = 0; j < count; j++) {
+        int64_t rest = j, place = 0;
+        for (int a = 4; a >= 0; rest /= shape[a--]) place += rest % shape[a] * t.stride[a];
+        if (back)
+            dense[j] = other[place];
+        else
+            other[place] = dense[j];
+    }
+}
+
+static void check_order(rng *r, const char *text, convt3d_direction direction, terms_order order) {
+    terms_work w = terms_make(r, text, direction, terms_small_integer, terms_small_integer);
+    const oracle_role from = terms_source(direction), to = terms_result(direction);
+    const int64_t n = oracle_count(&w.p, from), m = oracle_count(&w.p, to);
+    float *dense = terms_compute(&w, NULL), *source = malloc((size_t)(n + 1) * sizeof(float));
+    float *back = malloc((size_t)(m + 1) * sizeof(float));
+    terms_work other = w;
+    move(&w.p, from, w.source, source, order, 0);
+    other.source = source;
+    other.order = order;
+    float *found = terms_compute(&other, NULL);
+    move(&w.p, to, back, found, order, 1);
+    terms_same(&w, back, dense, "other values in another order of memory");
+    free(back);
+    free(found);
+    free(source);
+    free(dense);
+    terms_free(&w);
+}
+
+/* The last of them takes rows in strips where samples are closest. */
+static void orders_of_memory(void **state) {
     rng r = {seed + 5};
     (void)state;
     for (int i = 0; i < LAYERS; i++) {
-        for (int d = 0; d < 2; d++) {
-            terms_work w = terms_make(&r, layers[i], (convt3d_direction)d, terms_small_integer,
-                                      terms_small_integer);
-            const oracle_role from = terms_source(w.direction), to = terms_result(w.direction);
-            const int64_t n = oracle_count(&w.p, from);
-            int64_t shape[5], m = terms_shape(&w.p, to, shape);
-            float *dense = terms_compute(&w, NULL),
-                  *source = malloc((size_t)(n + 1) * sizeof(float));
-            convt3d_tensor across = terms_tensor(&w.p, from, source, 1);
-            int64_t at[5], sizes[5];
-            terms_shape(&w.p, from, sizes);
-            for (int64_t j = 0; j < n; j++) {
-                int64_t rest = j, place = 0;
-                for (int a = 4; a >= 0; a--, rest /= sizes[a + 1]) {
-                    at[a] = rest % sizes[a];
-                    place += at[a] * across.stride[a];
-                }
-                source[place] = w.source[j];
-            }
-            terms_work other = w;
-            other.source = source;
-            other.last = 1;
-            float *found = terms_compute(&other, NULL),
-                  *back = malloc((size_t)(m + 1) * sizeof(float));
-            convt3d_tensor result = terms_tensor(&w.p, to, found, 1);
-            for (int64_t j = 0; j < m; j++) {
-                int64_t rest = j, place = 0;
-                for (int a = 4; a >= 0; a--, rest /= shape[a + 1])
-                    place += rest % shape[a] * result.stride[a];
-                back[j] = found[place];
-            }
-            terms_same(&w, back, dense, "other values with channels last");
-            free(back);
-            free(found);
-            free(source);
-            free(dense);
-            terms_free(&w);
-        }
+        for (int d = 0; d < 4; d++)
+            check_order(&r, layers[i], (convt3d_direction)(d / 2),
+                        d % 2 ? TERMS_CHANNELS_LAST : TERMS_SAMPLES_LAST);
     }
+    for (int d = 0; d < 2; d++)
+        check_order(&r, "n12ci256co256i3x5x48k3s1x1x2", (convt3d_direction)d, TERMS_SAMPLES_LAST);
 }
 
 static float *in_child(const terms_work *w) {
@@ -318,7 +322,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(small_integers),         cmocka_unit_test(integers_of_several_terms),
         cmocka_unit_test(errors_by_precision),    cmocka_unit_test(any_number_of_threads),
-        cmocka_unit_test(any_split_of_the_batch), cmocka_unit_test(channels_last),
+        cmocka_unit_test(any_split_of_the_batch), cmocka_unit_test(orders_of_memory),
         cmocka_unit_test(in_a_forked_child),
     };
     seed = test_seed(argc, argv);
