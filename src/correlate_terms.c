@@ -60,9 +60,8 @@ void convt3d_correlate_describe_terms(const convt3d_plan *plan, convt3d_text *te
                                                           : "a result takes too many taps");
 }
 
-/* A product of two tiles takes 16 cycles by itself; with data that aren't all zeros, whose
- * multiplication takes more power, and loads, about 26 (measured).  Then tiles are turned
- * back, and sources are split. */
+/* A product of two tiles takes 16 cycles by itself, and about 26 with its loads and numbers
+ * that aren't all 0 (measured).  Then tiles are turned back, and sources are split. */
 double convt3d_correlate_term_cycles(const convt3d_correlate *c, double rows, double row_tiles,
                                      double tap_tiles) {
     static const double products[CONVT3D_TERMS + 1] = {0, 1, 3, 6};
@@ -220,7 +219,7 @@ static void multiply_segments(const convt3d_task *t, const piece *p, convt3d_pro
 
 /* Cut where it may be, the sums are the same: those of all small products wait in memory for
  * the large ones.  Positions one after another share a segment's weights: as many segments
- * at once as a core's innermost cache holds weights of. */
+ * at once as a core's own cache holds weights of, beside the slab. */
 static void multiply_piece(const convt3d_task *t, const piece *p) {
     const int64_t count = p->step->count, terms = t->c->terms;
     const int64_t blocks = min64(t->c->term_blocks, convt3d_term_segment(t->c));
@@ -262,8 +261,7 @@ void convt3d_correlate_run_terms(const convt3d_task *t, int64_t unit0, int64_t u
     }
 }
 
-/* ---- Weights to terms --------------------------------------------------------------------------
- */
+/* ---- Weights to terms ----------------------------------------------------------------------- */
 
 /* Bits of floats are ordered as their magnitudes: what other threads find, too, comes to the
  * same whoever is first. */
