@@ -198,6 +198,9 @@ static void multiply_segments(const convt3d_task *t, const piece *p, convt3d_pro
     const int64_t lines = t->cut->term_pitch;
     convt3d_term_tile tile = {.a_term = lines * CONVT3D_TERM_LINE,
                               .a_block = t->c->terms * lines * CONVT3D_TERM_LINE,
+                              .b_term = CONVT3D_TERM_BLOCK * CONVT3D_TERM_LINE,
+                              .b_block = convt3d_term_block_bytes(t->c),
+                              .b_half = CONVT3D_TERM_TILE * CONVT3D_TERM_LINE,
                               .segments = t->program->segment + p->step->segment + from,
                               .count = end - from,
                               .accumulate = accumulate,

@@ -196,6 +196,26 @@ typedef struct convt3d_term_rows {
     convt3d_range *range;
 } convt3d_term_rows;
 
+/* Rows to terms, each channel's positions side by side, 32 a line in the order 0, 16, 1, 17 and so
+ * on, for products along positions:
+ *
+ *     line (b, t, c) of 'to', element e = term t of from[c*pitch + p], p = 32*b + e/2 + e%2*16
+ *
+ * or 0 where p >= positions or c >= channels, for all c < CONVT3D_TERM_BLOCK and b < positions/32,
+ * rounded up; or, 'turned', 16 channels of every position and of the 16th after it:
+ *
+ *     line (p, t), element e = term t of from[e/2*pitch + p + e%2*16]
+ *
+ * for all p < positions + CONVT3D_TERM_BLOCK. */
+typedef struct convt3d_term_lines {
+    const float *from;
+    int64_t pitch, channels, positions;
+    void *to; /* lines; to + t*to_term + b*to_block or + p*LINE bytes */
+    int64_t to_term, to_block;
+    int terms, turned;
+    convt3d_range *range;
+} convt3d_term_lines;
+
 /* A block of weights to terms, two source channels side by side, as its tiles are read:
  * of term t and each half of the 32 result channels 16 lines, in this order; of result
  * channel m of a half, line j holds source channels j and j + 16 at elements 2*m, 2*m + 1:
@@ -223,7 +243,8 @@ typedef enum convt3d_products {
 typedef struct convt3d_term_tile {
     const void *a, *b; /* positions, weights */
     float *c;
-    int64_t a_term, a_block; /* bytes from term to term and from block to block */
+    int64_t a_term, a_block;         /* bytes from term to term and from block to block */
+    int64_t b_term, b_block, b_half; /* the same, and from the first 16 columns to the others */
     int64_t c_row;
     const convt3d_segment *segments;
     int64_t count, rows, columns;
@@ -239,6 +260,7 @@ typedef struct convt3d_term_kernels {
     void (*product[CONVT3D_TERMS])(const convt3d_term_tile *tile); /* [terms - 1] */
     void (*split_rows)(const convt3d_term_rows *rows);
     void (*split_weights)(const convt3d_term_weights *weights);
+    void (*split_lines)(const convt3d_term_lines *lines);
 } convt3d_term_kernels;
 
 typedef struct convt3d_kernels {

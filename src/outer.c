@@ -35,6 +35,10 @@ static void leave(range own, range common, range left[2]) {
 
 /* ---- Tiles ------------------------------------------------------------------------------ */
 
+enum {
+    TERM_ROWS = 8, /* of the tiles of a plan with terms, for blocks that don't fit their range */
+};
+
 /* Taps tap, tap + 1 ... of one kernel row, on positions r, for block 'block' of A: the
  * segments hold the rows that meet. */
 static void multiply(const task *t, int64_t block, int64_t line, int64_t tap, int64_t taps, range r,
@@ -61,14 +65,19 @@ static void multiply(const task *t, int64_t block, int64_t line, int64_t tap, in
                          .accumulate = 1};
     const int64_t vectors = c->b_length / type->lanes;
     const int64_t tiles = convt3d_ceil_div(vectors, c->vectors);
+    const char *from = tile.a;
+    const int64_t high = c->terms ? min64(rows, TERM_ROWS) : rows;
     for (int64_t i = 0; i < count; i++) t->segment[i].k = r.i1 - r.i0;
     for (int64_t i = 0; i < tiles; i++) {
         const int64_t start = convt3d_part_start(vectors, tiles, i) * type->lanes;
         const int64_t end = convt3d_part_start(vectors, tiles, i + 1) * type->lanes;
         tile.b = b + start * element;
-        tile.c = sums + start * element;
-        convt3d_asks_take(t->asks, &tile);
-        type->gemm_apart[rows - 1][(end - start) / type->lanes - 1](&tile);
+        for (int64_t row = 0; row < rows; row += high) {
+            tile.a = from + row * tile.a_row * element;
+            tile.c = sums + (row * c->b_length + start) * element;
+            convt3d_asks_take(t->asks, &tile);
+            type->gemm_apart[min64(high, rows - row) - 1][(end - start) / type->lanes - 1](&tile);
+        }
     }
 }
 
@@ -198,10 +207,12 @@ static int run_chunk(task *t, int64_t chunk) {
     for (int more = next_block(t, planes_end, first, end); more;) {
         memcpy(t->first, first, sizeof first);
         memcpy(t->end, end, sizeof end);
-        if (!convt3d_outer_pack(t)) return 0;
+        int fit = 0;
+        if (t->term_x && !convt3d_outer_pack_terms(t, &fit)) return 0;
+        if (!fit && !convt3d_outer_pack(t)) return 0;
         more = next_block(t, planes_end, first, end);
         if (more && t->asks) convt3d_outer_ask(t, first, end);
-        if (!run_block(t)) return 0;
+        if (!(fit ? convt3d_outer_run_terms(t) : run_block(t))) return 0;
     }
     return 1;
 }
@@ -230,6 +241,11 @@ static void run_task(void *arg, int64_t index, int thread) {
         t.meets[a] = table += c->dy_rows[a];
         table += c->block[a] * plan->geometry.axis[a].kernel;
     }
+    if (convt3d_outer_use_terms(c)) {
+        t.term_x = scratch + c->at_term_x;
+        t.term_dy = scratch + c->at_term_dy;
+        t.stage = (float *)(scratch + c->at_stage);
+    }
     if (c->asks && call->output.stride[4] == 1) {
         t.asks = (convt3d_asks *)(scratch + c->at_asks);
         convt3d_asks_init(t.asks);
@@ -240,7 +256,11 @@ static void run_task(void *arg, int64_t index, int thread) {
                  ? scratch + c->at_sums
                  : convt3d_outer_sums(call, chunk) + (t.group * c->blocks + t.block0) * block_bytes;
     memset(t.sums, 0, (size_t)(blocks * block_bytes));
-    if (!run_chunk(&t, chunk) || c->chunks > 1) return;
+    char state[CONVT3D_TERM_LINE];
+    if (t.term_x) plan->kernels->terms->begin(state);
+    const int done = run_chunk(&t, chunk);
+    if (t.term_x) plan->kernels->terms->end(state);
+    if (!done || c->chunks > 1) return;
     for (int64_t i = 0; i < blocks; i++)
         convt3d_outer_write(call, thread, t.group + (t.block0 + i) / c->blocks,
                             (t.block0 + i) % c->blocks, t.sums + i * block_bytes);

@@ -33,9 +33,17 @@ typedef struct convt3d_side {
 
 typedef struct convt3d_outer {
     convt3d_side x, dy;
-    int x_is_a;                      /* A: the side that is read one element at a time */
-    int64_t tap_rows;                /* taps that are a tile's rows; 0: channels are */
-    int dots;                        /* vectors along positions */
+    int x_is_a;       /* A: the side that is read one element at a time */
+    int64_t tap_rows; /* taps that are a tile's rows; 0: channels are */
+    int dots;         /* vectors along positions */
+    /* Products of terms, x being A: how many terms; 0: none.  Rows are then lines of 32 positions
+     * of a channel, and of 16 channels at each position; grad_output's are parted by phase. */
+    int terms;
+    int64_t x_lines, dy_lines; /* of a row, all channels of a task */
+    int64_t term_blocks;       /* blocks of 32 positions */
+    int64_t phase_positions, phase_spans;
+    convt3d_tap *phase_tap;
+    convt3d_span *phase_span;
     int sums_bias;                   /* the bias gradient is summed up from packed rows */
     int64_t groups, group_blocks;    /* of a task, and how many blocks that makes */
     int64_t rows, vectors, a_blocks; /* A's channels of a tile; tiles to cover a group's */
@@ -55,6 +63,7 @@ typedef struct convt3d_outer {
     int asks;           /* a block's rows are asked for while the one before is multiplied */
     size_t sums_bytes;  /* of one chunk: [group][block][block_sums] */
     size_t bias_bytes, thread_bytes;
+    size_t at_term_x, at_term_dy, at_stage;                          /* in a thread's scratch */
     size_t at_dy, at_asks, at_segments, at_line, at_tables, at_sums; /* in a thread's scratch */
 } convt3d_outer;
 
@@ -76,10 +85,26 @@ typedef struct convt3d_outer_task {
     int64_t listed[2], *list[2]; /* dy planes (n*depth + d) and heights that are packed, rising */
     int64_t *meets[2];           /* place in these lists of what an x row meets, by tap; -1: none */
     char *x, *dy, *sums;         /* 'sums': of block0 */
+    char *term_x, *term_dy;      /* lines */
+    float *stage;                /* a row of some channels, to be split */
     int clip;                    /* dots keep off the halo: x has an Inf or NaN */
     convt3d_segment *segment;
     convt3d_asks *asks; /* NULL: none ever */
 } convt3d_outer_task;
+
+/* outer_terms.c: whether terms are faster, given the cycles of float32 for a position of x; sets
+ * what they need, and says so; packs a block's rows as terms, 0 if the run was stopped or (*fit 0)
+ * they don't fit the range; multiplies them. */
+void convt3d_outer_choose_terms(const convt3d_plan *plan, convt3d_outer *c, double cycles);
+void convt3d_outer_describe_terms(const convt3d_plan *plan, convt3d_text *text);
+int convt3d_outer_use_terms(const convt3d_outer *c);
+int convt3d_outer_pack_terms(convt3d_outer_task *t, int *fit);
+int convt3d_outer_run_terms(const convt3d_outer_task *t);
+
+/* Lists what the block's x rows meet; where the row of a plane, counted over all samples, is. */
+void convt3d_outer_list(convt3d_outer_task *t);
+const char *convt3d_outer_row_at(const convt3d_outer_task *t, const convt3d_view *v,
+                                 const convt3d_side *side, int64_t plane, int64_t depth, int64_t h);
 
 /* outer_rows.c: packs the rows of a block, and works out what meets what; 0 if the
  * run was stopped.  A row of a side has this many elements. */

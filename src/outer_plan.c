@@ -30,15 +30,21 @@ static void prepare_row(const convt3d_axis *axis, convt3d_outer *c) {
     }
 }
 
-/* The same parted by phase, for dots. */
-static void prepare_phases(const convt3d_axis *axis, convt3d_outer *c) {
-    c->dy.positions = convt3d_phase_row(axis, c->tap, c->span, &c->spans);
-    c->dy.step = 1;
-    for (int64_t k = 0; k < axis->kernel / 2; k++) { /* in the order of k */
-        const convt3d_tap tap = c->tap[k];
-        c->tap[k] = c->tap[axis->kernel - 1 - k];
-        c->tap[axis->kernel - 1 - k] = tap;
+/* The same parted by phase, in the order of k; returns the row's positions. */
+static int64_t phases(const convt3d_axis *axis, convt3d_tap *taps, convt3d_span *spans,
+                      int64_t *count) {
+    const int64_t positions = convt3d_phase_row(axis, taps, spans, count);
+    for (int64_t k = 0; k < axis->kernel / 2; k++) {
+        const convt3d_tap tap = taps[k];
+        taps[k] = taps[axis->kernel - 1 - k];
+        taps[axis->kernel - 1 - k] = tap;
     }
+    return positions;
+}
+
+static void prepare_phases(const convt3d_axis *axis, convt3d_outer *c) {
+    c->dy.positions = phases(axis, c->tap, c->span, &c->spans);
+    c->dy.step = 1;
 }
 
 /* ---- Sides ------------------------------------------------------------------------ */
@@ -82,6 +88,7 @@ static void choose_sides(const convt3d_plan *plan, convt3d_outer *c) {
     c->tap_rows = best.tap_rows;
     c->rows = c->tap_rows ? 1 : best.tiles.rows;
     c->vectors = best.tiles.vectors;
+    if (!c->dots) convt3d_outer_choose_terms(plan, c, best.cycles);
     const int64_t a = c->x_is_a ? c->x.channels : c->dy.channels;
     const int64_t b = c->x_is_a ? c->dy.channels : c->x.channels, lanes = plan->type->lanes;
     c->a_blocks = convt3d_ceil_div(a, c->rows);
@@ -125,12 +132,15 @@ static void choose_chunks(const convt3d_plan *plan, convt3d_outer *c) {
     c->a_splits = min64(c->a_splits, c->blocks);
 }
 
-/* Elements of a packed row, all channels of a task, whatever the threads. */
-static double row_elements(const convt3d_outer *c, const convt3d_side *side) {
+/* Bytes of a packed row, all channels of a task, whatever the threads. */
+static double row_bytes(const convt3d_plan *plan, const convt3d_outer *c,
+                        const convt3d_side *side) {
     const int is_a = (side == &c->x) == (c->x_is_a != 0);
-    const int64_t own = convt3d_ceil_div(c->a_blocks, c->least_splits) * c->rows;
+    const int64_t blocks = convt3d_ceil_div(c->a_blocks, c->least_splits), own = blocks * c->rows;
+    const double line = CONVT3D_TERM_LINE;
+    if (c->terms) return line * (double)(is_a ? blocks * c->x_lines : c->dy_lines);
     const int64_t channels = c->dots ? c->groups * side->channels : (is_a ? own : c->b_length);
-    return (double)side->positions * (double)channels;
+    return (double)side->positions * (double)channels * (double)plan->geometry.element;
 }
 
 /* The dy planes that 'planes' planes of x may meet, which may be of several samples. */
@@ -145,8 +155,8 @@ static int64_t dy_planes(const convt3d_axis *axis, int64_t planes) {
  * Only grad_output is asked for, which has more than its share with strides. */
 static int has_room(const convt3d_plan *plan, const convt3d_outer *c) {
     const convt3d_axis *axis = plan->geometry.axis;
-    return !c->dots && axis[0].mode == CONVT3D_ZEROS && axis[1].mode == CONVT3D_ZEROS &&
-           (axis[0].stride > 1 || axis[1].stride > 1) &&
+    return !c->dots && !c->terms && axis[0].mode == CONVT3D_ZEROS &&
+           axis[1].mode == CONVT3D_ZEROS && (axis[0].stride > 1 || axis[1].stride > 1) &&
            c->sums_bytes / (size_t)plan->geometry.groups <= 256 * 1024;
 }
 
@@ -154,21 +164,20 @@ static int has_room(const convt3d_plan *plan, const convt3d_outer *c) {
  * the fewest dy rows again and again.  It is part of the order of additions, so that it
  * may not depend on threads. */
 static void choose_block(const convt3d_plan *plan, convt3d_outer *c) {
-    const double cache = c->asks ? 512 * 1024 : 896 * 1024; /* with what comes next */
+    const double plain = c->asks ? 512 * 1024 : 896 * 1024; /* with what comes next */
+    const double cache = c->terms ? 1536 * 1024 : plain;
     const convt3d_axis *axis = plan->geometry.axis;
     const int64_t planes = convt3d_ceil_div(max64(c->planes, 1), c->chunks);
-    const double element = (double)plan->geometry.element;
     double best = 0;
     c->block[0] = c->block[1] = 1;
     for (int64_t p = 1; p <= CONVT3D_OUTER_ROWS; p *= 2) {
         for (int64_t h = 1; p * h <= CONVT3D_OUTER_ROWS; h *= 2) {
             const int64_t block[2] = {min64(p, planes), min64(h, max64(axis[1].in, 1))};
             const double rows = (double)block[0] * (double)block[1];
-            const double bytes =
-                element * (rows * row_elements(c, &c->x) +
-                           (double)dy_planes(&axis[0], block[0]) *
-                               (double)convt3d_outputs_of_inputs(&axis[1], block[1]) *
-                               row_elements(c, &c->dy));
+            const double bytes = rows * row_bytes(plan, c, &c->x) +
+                                 (double)dy_planes(&axis[0], block[0]) *
+                                     (double)convt3d_outputs_of_inputs(&axis[1], block[1]) *
+                                     row_bytes(plan, c, &c->dy);
             /* Rows a byte, and a little for each block there is. */
             const double score = rows / (bytes + 16 * 1024);
             if (bytes > cache || score <= best) continue;
@@ -200,6 +209,26 @@ static int grow_rows(size_t *total, const convt3d_plan *plan, const convt3d_oute
     return 1;
 }
 
+/* Lines of both sides, and a row to be split. */
+static int grow_terms(size_t *total, convt3d_outer *c) {
+    if (!c->terms) return 1;
+    const int64_t x[4] = {c->block[0], c->block[1], convt3d_ceil_div(c->a_blocks, c->a_splits),
+                          c->x_lines};
+    const int64_t dy[3] = {c->dy_rows[0], c->dy_rows[1], c->dy_lines};
+    const int64_t stage[2] = {CONVT3D_TERM_BLOCK,
+                              max64(c->x.positions, c->phase_positions) + CONVT3D_TERM_BLOCK};
+    size_t bytes;
+    c->at_term_x = *total;
+    if (!convt3d_bytes(x, 4, CONVT3D_TERM_LINE, &bytes) || !convt3d_grow(total, 1, bytes)) return 0;
+    c->at_term_dy = *total;
+    if (!convt3d_bytes(dy, 3, CONVT3D_TERM_LINE, &bytes) || !convt3d_grow(total, 1, bytes))
+        return 0;
+    c->at_stage = *total;
+    if (!convt3d_bytes(stage, 2, sizeof(float), &bytes) || !convt3d_grow(total, 1, bytes)) return 0;
+    *total = convt3d_round_up(*total);
+    return 1;
+}
+
 /* A thread's scratch: x rows, dy rows, segments, a line of taps and what a mover may
  * read beyond it, row lists and what meets what, sums that nobody else adds to. */
 static int size_scratch(const convt3d_plan *plan, convt3d_outer *c) {
@@ -210,6 +239,7 @@ static int size_scratch(const convt3d_plan *plan, convt3d_outer *c) {
     if (!grow_rows(&total, plan, c, &c->x, c->block)) return 0;
     c->at_dy = total;
     if (!grow_rows(&total, plan, c, &c->dy, c->dy_rows)) return 0;
+    if (!grow_terms(&total, c)) return 0;
     c->at_asks = total;
     if (c->asks &&
         (!convt3d_grow(&total, 1, sizeof(convt3d_asks)) ||
@@ -239,18 +269,20 @@ static int size_scratch(const convt3d_plan *plan, convt3d_outer *c) {
 
 /* ---- The whole ---------------------------------------------------------------------- */
 
-/* One block for the struct and its tables: up to three spans a tap. */
+/* One block for the struct and its tables, as they are and by phase: up to three spans a tap. */
 static convt3d_outer *allocate(const convt3d_plan *plan, size_t *bytes) {
     size_t kernel = (size_t)plan->geometry.axis[2].kernel;
     *bytes = sizeof(convt3d_outer);
-    if (!convt3d_grow(bytes, kernel, sizeof(convt3d_tap)) ||
-        !convt3d_grow(bytes, 3 * kernel, sizeof(convt3d_span)))
+    if (!convt3d_grow(bytes, 2 * kernel, sizeof(convt3d_tap)) ||
+        !convt3d_grow(bytes, 6 * kernel, sizeof(convt3d_span)))
         return NULL;
     convt3d_outer *c = malloc(*bytes);
     if (!c) return NULL;
     memset(c, 0, sizeof *c);
     c->tap = (convt3d_tap *)(c + 1);
-    c->span = (convt3d_span *)(c->tap + kernel);
+    c->phase_tap = c->tap + kernel;
+    c->span = (convt3d_span *)(c->phase_tap + kernel);
+    c->phase_span = c->span + 3 * kernel;
     return c;
 }
 
@@ -265,6 +297,7 @@ convt3d_status convt3d_outer_prepare(convt3d_plan *plan, int *accepted, const ch
     c->dy.channels = g->group_outputs;
     c->taps = g->axis[0].kernel * g->axis[1].kernel * g->axis[2].kernel;
     c->planes = g->batch * g->axis[0].in;
+    c->phase_positions = phases(&g->axis[2], c->phase_tap, c->phase_span, &c->phase_spans);
     choose_sides(plan, c);
     if (c->dots)
         prepare_phases(&g->axis[2], c);
@@ -301,6 +334,7 @@ void convt3d_outer_describe(const convt3d_plan *plan, convt3d_text *text) {
                          (long long)(c->tap_rows ? c->tap_rows : c->rows),
                          c->tap_rows ? "taps" : "channels", a, (long long)c->vectors,
                          plan->type->lanes, b);
+    convt3d_outer_describe_terms(plan, text);
     convt3d_text_add(text,
                      "reduction: %lld chunk%s of %lld planes, added in order; %lld x %lld rows "
                      "packed at a time%s\n",

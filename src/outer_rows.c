@@ -98,8 +98,9 @@ static int64_t rows_at_once(const convt3d_outer_task *t, const convt3d_side *sid
 }
 
 /* The sample and row of a plane, counted over all samples. */
-static const char *row_at(const convt3d_outer_task *t, const convt3d_view *v,
-                          const convt3d_side *side, int64_t plane, int64_t depth, int64_t h) {
+const char *convt3d_outer_row_at(const convt3d_outer_task *t, const convt3d_view *v,
+                                 const convt3d_side *side, int64_t plane, int64_t depth,
+                                 int64_t h) {
     return v->data + (plane / depth * v->stride[0] + t->group * side->channels * v->stride[1] +
                       plane % depth * v->stride[2] + h * v->stride[3]) *
                          element_of(t);
@@ -114,7 +115,8 @@ static int pack_x(const convt3d_outer_task *t) {
         for (int64_t h = t->first[1], rows; h < t->end[1]; h += rows, to += rows * bytes) {
             rows = rows_at_once(t, side, v, t->end[1] - h);
             if (convt3d_stopped(&t->call->job, t->thread)) return 0;
-            pack_rows(t, side, v, to, row_at(t, v, side, plane, t->plan->geometry.axis[0].in, h),
+            pack_rows(t, side, v, to,
+                      convt3d_outer_row_at(t, v, side, plane, t->plan->geometry.axis[0].in, h),
                       rows);
         }
     }
@@ -135,7 +137,8 @@ static int pack_dy(const convt3d_outer_task *t) {
             if (convt3d_stopped(&t->call->job, t->thread)) return 0;
             if (t->c->dots) memset(to, 0, (size_t)(rows * bytes));
             pack_rows(t, side, v, to,
-                      row_at(t, v, side, t->list[0][d], t->plan->geometry.axis[0].out, list[h]),
+                      convt3d_outer_row_at(t, v, side, t->list[0][d], t->plan->geometry.axis[0].out,
+                                           list[h]),
                       rows);
         }
     }
@@ -199,7 +202,7 @@ void convt3d_outer_ask(const convt3d_outer_task *t, const int64_t first[2], cons
             for (int64_t h = o[1][0]; h < o[1][1] && t->asks->count < most; h++) {
                 if (here && convt3d_list_has(t->list[1], t->listed[1], h)) continue;
                 t->asks->row[t->asks->count++] =
-                    row_at(t, v, side, d, t->plan->geometry.axis[0].out, h) +
+                    convt3d_outer_row_at(t, v, side, d, t->plan->geometry.axis[0].out, h) +
                     k * v->stride[1] * element_of(t);
             }
         }
@@ -236,9 +239,13 @@ static void sum_rows(const convt3d_outer_task *t) {
     }
 }
 
+void convt3d_outer_list(convt3d_outer_task *t) {
+    for (int a = 0; a < 2; a++) list_dy(t, a);
+}
+
 int convt3d_outer_pack(convt3d_outer_task *t) {
     const int64_t rows = (t->end[0] - t->first[0]) * (t->end[1] - t->first[1]);
-    for (int a = 0; a < 2; a++) list_dy(t, a);
+    convt3d_outer_list(t);
     if (!pack_x(t) || !pack_dy(t)) return 0;
     if (t->c->sums_bias && t->call->bias.data) sum_rows(t);
     t->clip = t->c->dots && t->plan->type->nonfinite(t->x, rows * convt3d_outer_row(t, &t->c->x));

@@ -33,7 +33,12 @@ oracle_role terms_source(convt3d_direction direction) {
     return direction == CONVT3D_FORWARD ? ORACLE_INPUT : ORACLE_OUTPUT;
 }
 
+oracle_role terms_second(convt3d_direction direction) {
+    return direction == CONVT3D_BACKWARD_WEIGHT ? ORACLE_INPUT : ORACLE_WEIGHT;
+}
+
 oracle_role terms_result(convt3d_direction direction) {
+    if (direction == CONVT3D_BACKWARD_WEIGHT) return ORACLE_WEIGHT;
     return direction == CONVT3D_FORWARD ? ORACLE_OUTPUT : ORACLE_INPUT;
 }
 
@@ -75,14 +80,19 @@ float *terms_compute(const terms_work *w, int *terms) {
     float *result = malloc((size_t)(count + 1) * sizeof *result);
     convt3d_plan *plan = terms_plan(w);
     convt3d_tensor from = terms_tensor(&w->p, terms_source(w->direction), w->source, w->order);
-    convt3d_tensor weight = terms_tensor(&w->p, ORACLE_WEIGHT, w->weight, 0);
+    convt3d_tensor weight = terms_tensor(&w->p, terms_second(w->direction), w->weight, TERMS_DENSE);
     convt3d_tensor to = terms_tensor(&w->p, terms_result(w->direction), result, w->order);
     convt3d_error err;
     memset(result, 0xff, (size_t)count * sizeof *result);
-    convt3d_status status = w->direction == CONVT3D_FORWARD
-                                ? convt3d_forward(plan, &from, &weight, NULL, NULL, &to, NULL, &err)
-                                : convt3d_backward_input(plan, &from, &weight, NULL, &to,
-                                                         CONVT3D_OVERWRITE, NULL, &err);
+    convt3d_status status;
+    if (w->direction == CONVT3D_FORWARD)
+        status = convt3d_forward(plan, &from, &weight, NULL, NULL, &to, NULL, &err);
+    else if (w->direction == CONVT3D_BACKWARD_INPUT)
+        status =
+            convt3d_backward_input(plan, &from, &weight, NULL, &to, CONVT3D_OVERWRITE, NULL, &err);
+    else
+        status =
+            convt3d_backward_weight(plan, &weight, &from, &to, NULL, CONVT3D_OVERWRITE, NULL, &err);
     if (status) fail_msg("%s", err.text);
     if (terms) *terms += uses_terms(plan);
     convt3d_plan_free(plan);
@@ -101,7 +111,7 @@ terms_work terms_make(rng *r, const char *text, convt3d_direction direction, ter
                       terms_number *weight) {
     terms_work w = {.p = terms_problem(text), .direction = direction, .threads = 2};
     const int64_t n = oracle_count(&w.p, terms_source(direction));
-    const int64_t m = oracle_count(&w.p, ORACLE_WEIGHT);
+    const int64_t m = oracle_count(&w.p, terms_second(direction));
     w.source = malloc((size_t)(n + 1) * sizeof(float));
     w.weight = malloc((size_t)(m + 1) * sizeof(float));
     for (int64_t i = 0; i < n; i++) w.source[i] = source(r);

@@ -18,7 +18,8 @@ typedef enum terms_order {
     TERMS_SAMPLES_LAST
 } terms_order;
 
-/* A layer's input (or grad_output), weight, and how it is computed. */
+/* A layer's input (or grad_output), weight (in backward_weight: its input), and how it is
+ * computed. */
 typedef struct terms_work {
     convt3d_problem p;
     convt3d_direction direction;
@@ -39,8 +40,9 @@ terms_work terms_make(rng *r, const char *text, convt3d_direction direction, ter
                       terms_number *weight);
 void terms_free(terms_work *w);
 
-/* What is read, but for the weights, and what is written. */
+/* What is read, in two, and what is written. */
 oracle_role terms_source(convt3d_direction direction);
+oracle_role terms_second(convt3d_direction direction);
 oracle_role terms_result(convt3d_direction direction);
 
 /* A role's five sizes; returns their product. */

@@ -79,6 +79,33 @@ static void numbers_out_of_range(void **state) {
     }
 }
 
+/* The gradient of the weights is summed up block by block of rows, which terms can't hold or
+ * can: Inf and NaN reach what the reference says, and what is small beyond terms isn't lost. */
+static void gradients_out_of_range(void **state) {
+    rng r = {seed + 12};
+    (void)state;
+    for (int i = 0; i < 6; i++) {
+        terms_work w = terms_make(&r, "n2ci64co64i4x6x32k3s2p1op1", CONVT3D_BACKWARD_WEIGHT,
+                                  terms_small_integer, terms_small_integer);
+        const int64_t n = oracle_count(&w.p, ORACLE_OUTPUT), m = oracle_count(&w.p, ORACLE_INPUT);
+        if (i < 2) w.source[rng_between(&r, 0, n - 1)] = i ? INFINITY : NAN;
+        if (i == 2) w.weight[rng_between(&r, 0, m - 1)] = NAN;
+        for (int64_t j = 0; j < n && i > 3; j++) w.source[j] *= 0x1p-135f;
+        for (int64_t j = 0; j < m && i > 4; j++) w.weight[j] *= 0x1p+3f;
+        float *found = terms_compute(&w, NULL);
+        w.algorithm = "reference";
+        float *expected = terms_compute(&w, NULL);
+        for (int64_t j = 0; j < oracle_count(&w.p, ORACLE_WEIGHT); j++) {
+            if (isnan(expected[j]) && isnan(found[j])) found[j] = expected[j];
+            if (found[j] == 0 && expected[j] == 0) found[j] = expected[j]; /* -0 */
+        }
+        terms_same(&w, found, expected, "not the reference's value");
+        free(expected);
+        free(found);
+        terms_free(&w);
+    }
+}
+
 /* One such weight, and there are no terms at all. */
 static void weights_out_of_range(void **state) {
     static const float odd[] = {NAN, 0x1p-130f, 0x1p115f};
@@ -225,6 +252,7 @@ static void packed_weights(void **state) {
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers_out_of_range),
+        cmocka_unit_test(gradients_out_of_range),
         cmocka_unit_test(weights_out_of_range),
         cmocka_unit_test(other_roundings),
 #if defined(__x86_64__)

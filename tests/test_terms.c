@@ -39,6 +39,10 @@ static const char *const layers[] = {
     "ci64co64i2x9x17k5s3p2",
     "ci600co32i3x3x4k3",
     "ci17co65i4x8x20k3s2",
+    "n3ci64co48i3x4x32k2s2",
+    "ci48co33i2x5x64k3s2p1op1",
+    "ci33co64i3x4x60k3x2x4s1x2x3p1x0x2d2x1x1",
+    "ci32co32i3x9x31k3p1mreflect",
 };
 enum {
     LAYERS = sizeof layers / sizeof *layers
@@ -72,14 +76,14 @@ static void small_integers(void **state) {
     int terms = 0;
     (void)state;
     for (int i = 0; i < LAYERS; i++) {
-        for (int d = 0; d < 2; d++) {
+        for (int d = 0; d < 3; d++) {
             for (int p = 0; p < 3; p++)
                 terms += check_exact(&r, layers[i], (convt3d_direction)d, terms_small_integer,
                                      terms_small_integer, (convt3d_precision)p);
         }
     }
-    print_message("%d of %d plans multiply terms\n", terms, 6 * LAYERS);
-    if (terms_there()) assert_true(terms > 4 * LAYERS);
+    print_message("%d of %d plans multiply terms\n", terms, 9 * LAYERS);
+    if (terms_there()) assert_true(terms > 5 * LAYERS);
 }
 
 /* Both operands' second and third terms, one after another. */
@@ -122,10 +126,11 @@ typedef struct errors {
 
 static errors errors_of(terms_work *w) {
     const oracle_role from = terms_source(w->direction), to = terms_result(w->direction);
-    const int64_t n = oracle_count(&w->p, from), m = oracle_count(&w->p, ORACLE_WEIGHT);
+    const oracle_role second = terms_second(w->direction);
+    const int64_t n = oracle_count(&w->p, from), m = oracle_count(&w->p, second);
     const int64_t count = oracle_count(&w->p, to);
     real *values[4] = {0}, *sums[4] = {0};
-    const oracle_role roles[3] = {from, ORACLE_WEIGHT, to};
+    const oracle_role roles[3] = {from, second, to};
     const int64_t counts[3] = {n, m, count};
     errors e = {0, 0};
     for (int i = 0; i < 3; i++) {
@@ -156,12 +161,12 @@ static errors errors_of(terms_work *w) {
 }
 
 static void errors_by_precision(void **state) {
-    static const char *const texts[] = {"ci64co64i3x4x20k3p1", "ci256co64i3x4x9k3s2p1op1"};
+    static const char *const texts[] = {"ci64co64i3x4x20k3p1", "ci256co64i3x4x30k3s2p1op1"};
     rng r = {seed + 2};
     (void)state;
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 6; i++) {
         terms_work w =
-            terms_make(&r, texts[i / 2], (convt3d_direction)(i % 2), terms_normal, terms_normal);
+            terms_make(&r, texts[i / 3], (convt3d_direction)(i % 3), terms_normal, terms_normal);
         errors by[3], plain;
         for (int p = 0; p < 3; p++) {
             w.precision = (convt3d_precision)p;
@@ -171,7 +176,7 @@ static void errors_by_precision(void **state) {
         w.isa = terms_plain_isa();
         plain = errors_of(&w);
         print_message("%s: rms %.3f highest, %.3f high, %.3f medium, %.3f without terms\n",
-                      texts[i / 2], by[0].rms, by[1].rms, by[2].rms, plain.rms);
+                      texts[i / 3], by[0].rms, by[1].rms, by[2].rms, plain.rms);
         assert_true(by[0].rms <= plain.rms && by[0].most < 8);
         assert_true(by[1].most < 0x1p9 && by[2].most < 0x1p17);
         if (terms_there()) { /* each is what it says */
@@ -188,7 +193,7 @@ static void any_number_of_threads(void **state) {
     rng r = {seed + 3};
     (void)state;
     for (int i = 0; i < LAYERS; i++) {
-        for (int d = 0; d < 2; d++) {
+        for (int d = 0; d < 3; d++) {
             terms_work w =
                 terms_make(&r, layers[i], (convt3d_direction)d, terms_normal, terms_normal);
             w.threads = 1;
@@ -271,7 +276,7 @@ static void orders_of_memory(void **state) {
     rng r = {seed + 5};
     (void)state;
     for (int i = 0; i < LAYERS; i++) {
-        for (int d = 0; d < 4; d++)
+        for (int d = 0; d < 6; d++)
             check_order(&r, layers[i], (convt3d_direction)(d / 2),
                         d % 2 ? TERMS_CHANNELS_LAST : TERMS_SAMPLES_LAST);
     }

@@ -117,9 +117,9 @@ static TARGET void end(const char state[CONVT3D_TERM_LINE]) {
 #define LOAD_A0(t) _tile_loadd(4, a + (t)*a_term, CONVT3D_TERM_LINE)
 #define LOAD_A1(t)                                                                                 \
     if (two_a) _tile_loadd(5, a + (t)*a_term + TILE_BYTES, CONVT3D_TERM_LINE)
-#define LOAD_B0(t) _tile_loadd(6, b + (t)*2 * TILE_BYTES, CONVT3D_TERM_LINE)
+#define LOAD_B0(t) _tile_loadd(6, b + (t)*b_term, CONVT3D_TERM_LINE)
 #define LOAD_B1(t)                                                                                 \
-    if (two_b) _tile_loadd(7, b + (t)*2 * TILE_BYTES + TILE_BYTES, CONVT3D_TERM_LINE)
+    if (two_b) _tile_loadd(7, b + (t)*b_term + b_half, CONVT3D_TERM_LINE)
 #define ADD_00 _tile_dpbf16ps(0, 4, 6)
 #define ADD_01                                                                                     \
     if (two_b) _tile_dpbf16ps(1, 4, 7)
@@ -129,7 +129,8 @@ static TARGET void end(const char state[CONVT3D_TERM_LINE]) {
     if (two_a && two_b) _tile_dpbf16ps(3, 5, 7)
 
 /* Of one block the product of first terms. */
-INLINE void large(const char *a, const char *b, int64_t a_term, int two_a, int two_b) {
+INLINE void large(const char *a, const char *b, int64_t a_term, int64_t b_term, int64_t b_half,
+                  int two_a, int two_b) {
     LOAD_A0(0);
     LOAD_B0(0);
     ADD_00;
@@ -141,7 +142,8 @@ INLINE void large(const char *a, const char *b, int64_t a_term, int two_a, int t
 }
 
 /* The two products of a first and a second term. */
-INLINE void small_two(const char *a, const char *b, int64_t a_term, int two_a, int two_b) {
+INLINE void small_two(const char *a, const char *b, int64_t a_term, int64_t b_term, int64_t b_half,
+                      int two_a, int two_b) {
     LOAD_A0(1);
     LOAD_B0(0);
     ADD_00;
@@ -161,7 +163,8 @@ INLINE void small_two(const char *a, const char *b, int64_t a_term, int two_a, i
 }
 
 /* All five but the large one: (a3, b1) (a2, b1) (a2, b2) (a1, b2) (a1, b3). */
-INLINE void small_five(const char *a, const char *b, int64_t a_term, int two_a, int two_b) {
+INLINE void small_five(const char *a, const char *b, int64_t a_term, int64_t b_term, int64_t b_half,
+                       int two_a, int two_b) {
     LOAD_A0(2);
     LOAD_B0(0);
     ADD_00;
@@ -197,20 +200,20 @@ INLINE void small_five(const char *a, const char *b, int64_t a_term, int two_a, 
 }
 
 INLINE void sum(const convt3d_term_tile *tile, int terms, int large_ones, int two_a, int two_b) {
-    const int64_t a_term = tile->a_term;
+    const int64_t a_term = tile->a_term, b_term = tile->b_term, b_half = tile->b_half;
     for (int64_t s = 0; s < tile->count; s++) {
         const convt3d_segment *segment = &tile->segments[s];
         const char *a = (const char *)tile->a + segment->a * CONVT3D_TERM_LINE;
         const char *b = (const char *)tile->b + segment->b * CONVT3D_TERM_LINE;
         for (int64_t k = 0; k < segment->k; k += CONVT3D_TERM_BLOCK) {
             if (large_ones)
-                large(a, b, a_term, two_a, two_b);
+                large(a, b, a_term, b_term, b_half, two_a, two_b);
             else if (terms == 2)
-                small_two(a, b, a_term, two_a, two_b);
+                small_two(a, b, a_term, b_term, b_half, two_a, two_b);
             else
-                small_five(a, b, a_term, two_a, two_b);
+                small_five(a, b, a_term, b_term, b_half, two_a, two_b);
             a += tile->a_block;
-            b += terms * 2 * TILE_BYTES;
+            b += tile->b_block;
         }
     }
 }
@@ -367,6 +370,54 @@ static TARGET void split_rows(const convt3d_term_rows *rows) {
         split(rows, 1);
 }
 
+/* A line of each of 32 channels for each 32 positions. */
+INLINE void lines_of_channels(const convt3d_term_lines *l, int terms, ranges *range) {
+    for (int64_t p = 0, block = 0; p < l->positions; p += CONVT3D_TERM_BLOCK, block++) {
+        const int64_t there = l->positions - p, more = there - 16;
+        const __mmask16 first = there < 16 ? (__mmask16)((1u << there) - 1) : 0xffff;
+        const __mmask16 second = more <= 0 ? 0 : more < 16 ? (__mmask16)((1u << more) - 1) : 0xffff;
+        char *to = (char *)l->to + block * l->to_block;
+        for (int64_t c = 0; c < CONVT3D_TERM_BLOCK; c++, to += CONVT3D_TERM_LINE) {
+            const float *from = l->from + c * l->pitch + p;
+            const int is = c < l->channels;
+            const __m512 x = _mm512_maskz_loadu_ps(is ? first : 0, from);
+            const __m512 y = _mm512_maskz_loadu_ps(is ? second : 0, from + 16);
+            widen(range, x);
+            widen(range, y);
+            put_terms(to, l->to_term, x, y, terms);
+        }
+    }
+}
+
+/* 16 channels of the 16 positions from p on. */
+INLINE void positions_of(__m512 out[16], const convt3d_term_lines *l, int64_t p, ranges *range) {
+    const int64_t there = l->positions - p;
+    const __mmask16 mask = there <= 0 ? 0 : there < 16 ? (__mmask16)((1u << there) - 1) : 0xffff;
+    turn(out, l->from + p, l->pitch, l->channels, mask, range);
+}
+
+INLINE void lines_of_positions(const convt3d_term_lines *l, int terms, ranges *range) {
+    const int64_t lines = l->positions + CONVT3D_TERM_BLOCK;
+    __m512 now[16], next[16];
+    positions_of(now, l, 0, range);
+    for (int64_t p = 0; p < lines; p += 16) {
+        positions_of(next, l, p + 16, range);
+        for (int64_t i = 0; i < 16 && p + i < lines; i++)
+            put_terms((char *)l->to + (p + i) * CONVT3D_TERM_LINE, l->to_term, now[i], next[i],
+                      terms);
+        for (int i = 0; i < 16; i++) now[i] = next[i];
+    }
+}
+
+static TARGET void split_lines(const convt3d_term_lines *lines) {
+    ranges range = no_range();
+    if (lines->turned)
+        lines_of_positions(lines, lines->terms, &range);
+    else
+        lines_of_channels(lines, lines->terms, &range);
+    add_range(lines->range, &range);
+}
+
 static TARGET void split_weights(const convt3d_term_weights *w) {
     ranges range = no_range();
     for (int64_t half = 0; half < 2; half++) {
@@ -395,6 +446,7 @@ const convt3d_term_kernels convt3d_terms__x86_amx = {
     .product = {product_medium, product_high, product_highest},
     .split_rows = split_rows,
     .split_weights = split_weights,
+    .split_lines = split_lines,
 };
 #else
 typedef int convt3d_no_x86_amx;
