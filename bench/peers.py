@@ -84,7 +84,8 @@ class Run(ctypes.Structure):
 class Options(ctypes.Structure):
     _fields_ = [("struct_size", ctypes.c_size_t), ("threads", ctypes.c_int32),
                 ("isa", ctypes.c_char_p), ("algorithm", ctypes.c_char_p),
-                ("activation", ctypes.c_int), ("negative_slope", ctypes.c_double)]  # fmt: skip
+                ("activation", ctypes.c_int), ("negative_slope", ctypes.c_double),
+                ("precision", ctypes.c_int)]  # fmt: skip
 
 
 def view(array):

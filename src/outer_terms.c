@@ -31,7 +31,10 @@ enum {
 void convt3d_outer_choose_terms(const convt3d_plan *plan, convt3d_outer *c, double cycles) {
     static const double products[CONVT3D_TERMS + 1] = {0, 1, 3, 6};
     const int64_t fewest = 16, in = plan->geometry.axis[2].in;
-    const double a_multiply_add = 0.575, each = 26, better = 0.98;
+    const double a_multiply_add = 0.575, each = 26;
+    /* What the model leaves out, packing rows again for each block and sums that come and go,
+     * takes nearly as long again (measured), and longer where there are many sums. */
+    const double better = 1 / 1.9, most_sums = 1 << 20;
     const int terms = CONVT3D_TERMS - (int)plan->precision;
     if (!plan->kernels->terms || plan->problem.dtype != CONVT3D_FLOAT32 || c->x.channels < fewest ||
         c->dy.channels < fewest)
@@ -47,7 +50,9 @@ void convt3d_outer_choose_terms(const convt3d_plan *plan, convt3d_outer *c, doub
                                                            (double)max64(in, 1) *
                                                            (double)c->dy.channels;
     const double own = (double)c->taps * tiles * products[terms] * each * full / BLOCK + split;
-    if (own >= better * a_multiply_add * cycles) return;
+    if (own >= better * a_multiply_add * cycles ||
+        (double)c->taps * (double)c->x.channels * (double)c->dy.channels > most_sums)
+        return;
     c->terms = terms;
     c->term_blocks = blocks;
     c->x_is_a = 1;
