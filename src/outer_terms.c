@@ -37,7 +37,7 @@ void convt3d_outer_choose_terms(const convt3d_plan *plan, convt3d_outer *c, doub
     const double better = 1 / 1.9, most_sums = 1 << 20;
     const int terms = CONVT3D_TERMS - (int)plan->precision;
     if (!plan->kernels->terms || plan->problem.dtype != CONVT3D_FLOAT32 || c->x.channels < fewest ||
-        c->dy.channels < fewest)
+        c->dy.channels < fewest || in < HALF)
         return;
     const int64_t blocks = convt3d_ceil_div(in, BLOCK);
     const double full = (double)(blocks * BLOCK) / (double)max64(in, 1);
