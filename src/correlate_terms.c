@@ -16,10 +16,6 @@
 
 /* ---- The choice -------------------------------------------------------------------------- */
 
-enum {
-    FEWEST = 16 /* channels on both sides */
-};
-
 /* Kernel rows (of two axes) or taps that a result takes on one axis, at most. */
 static double most_pairs(const convt3d_plan *plan, const convt3d_axis *axis, int a) {
     if (plan->direction != CONVT3D_FORWARD) return (double)axis->kernel;
@@ -40,24 +36,20 @@ static int in_one_program(const convt3d_plan *plan, const convt3d_correlate *c) 
 }
 
 int convt3d_correlate_can_terms(const convt3d_plan *plan, const convt3d_correlate *c) {
-    return plan->kernels->terms && plan->problem.dtype == CONVT3D_FLOAT32 &&
-           !convt3d_is_merged(c) && c->m >= FEWEST && c->k >= FEWEST && in_one_program(plan, c);
+    return convt3d_has_terms(plan) && !convt3d_is_merged(c) && c->m >= CONVT3D_TERM_CHANNELS &&
+           c->k >= CONVT3D_TERM_CHANNELS && in_one_program(plan, c);
 }
 
 void convt3d_correlate_describe_terms(const convt3d_plan *plan, convt3d_text *text) {
-    static const char *const by[CONVT3D_TERMS] = {"one of bfloat16", "three of two bfloat16 terms",
-                                                  "six of three bfloat16 terms"};
     const convt3d_correlate *c = plan->details;
-    if (!plan->kernels->terms || plan->problem.dtype != CONVT3D_FLOAT32) return;
-    if (c->terms)
-        convt3d_text_add(text, "products: %s for each, where they fit its range\n",
-                         by[c->terms - 1]);
-    else
-        convt3d_text_add(text, "products: of float32: %s\n",
-                         c->term_count          ? "faster for this layer than those of terms"
-                         : convt3d_is_merged(c) ? "channels are stride phases"
-                         : c->m < FEWEST || c->k < FEWEST ? "groups of fewer than 16 channels"
-                                                          : "a result takes too many taps");
+    const char *why = "a result takes too many taps";
+    if (c->term_count)
+        why = "faster for this layer than those of terms";
+    else if (convt3d_is_merged(c))
+        why = "channels are stride phases";
+    else if (c->m < CONVT3D_TERM_CHANNELS || c->k < CONVT3D_TERM_CHANNELS)
+        why = "groups of fewer than 16 channels";
+    convt3d_describe_terms(plan, c->terms, why, text);
 }
 
 /* A product of two tiles takes 16 cycles by itself, and about 26 with its loads and numbers

@@ -34,20 +34,30 @@ static double piece_cycles(const convt3d_plan *plan, const convt3d_correlate *c,
            turning;
 }
 
+/* What a lane is run as, a few pieces being enough to know what it takes: number j, as long as a
+ * strip lets it be, and as rows that are run as one make it. */
+static int64_t pieces_of(const convt3d_correlate *c, int64_t lane) {
+    return c->clip ? min64(c->lane[lane].piece1 - c->lane[lane].piece0, ENOUGH) : 1;
+}
+
+static convt3d_piece piece_of(const convt3d_correlate *c, const convt3d_cut *cut, int64_t lane,
+                              int64_t j) {
+    const convt3d_lane *l = &c->lane[lane];
+    convt3d_piece piece = {l->q0, l->q1, l->tap0, l->tap1};
+    if (c->clip) piece = c->piece[l->piece0 + j];
+    piece.q1 =
+        piece.q0 + min64(piece.q1 - piece.q0, cut->strip) + (cut->flat - 1) * cut->flat_pitch;
+    return piece;
+}
+
 /* Over all pieces of a row. */
 static double row_cycles(const convt3d_plan *plan, const convt3d_correlate *c,
                          const convt3d_cut *cut, int64_t turned) {
     double sum = 0;
     for (int64_t i = 0; i < c->lanes; i++) {
-        const convt3d_lane *lane = &c->lane[i];
-        const convt3d_piece whole = {lane->q0, lane->q1, lane->tap0, lane->tap1};
-        const int64_t pieces = c->clip ? min64(lane->piece1 - lane->piece0, ENOUGH) : 1;
-        for (int64_t j = 0; j < pieces; j++) {
-            const convt3d_piece *piece = c->clip ? &c->piece[lane->piece0 + j] : &whole;
-            const int64_t positions =
-                min64(piece->q1 - piece->q0, cut->strip) + (cut->flat - 1) * cut->flat_pitch;
-            sum +=
-                (double)(piece->tap1 - piece->tap0) * piece_cycles(plan, c, cut, turned, positions);
+        for (int64_t j = 0; j < pieces_of(c, i); j++) {
+            const convt3d_piece p = piece_of(c, cut, i, j);
+            sum += (double)(p.tap1 - p.tap0) * piece_cycles(plan, c, cut, turned, p.q1 - p.q0);
         }
     }
     return sum;
@@ -141,16 +151,11 @@ static double choose_term_tiles(const convt3d_plan *plan, const convt3d_correlat
         convt3d_tiles_choose(plan->type, CONVT3D_MAX_ROWS, cut->vectors, 0, cut->vectors).rows;
     set_units(plan, c, cut);
     for (int64_t i = 0; i < c->lanes; i++) {
-        const convt3d_lane *lane = &c->lane[i];
-        const convt3d_piece whole = {lane->q0, lane->q1, lane->tap0, lane->tap1};
-        const int64_t pieces = c->clip ? min64(lane->piece1 - lane->piece0, ENOUGH) : 1;
-        for (int64_t j = 0; j < pieces; j++) {
-            const convt3d_piece *piece = c->clip ? &c->piece[lane->piece0 + j] : &whole;
-            const int64_t positions =
-                min64(piece->q1 - piece->q0, cut->strip) + (cut->flat - 1) * cut->flat_pitch;
-            const double tiles = term_tiles(positions * cut->run * deep) / (double)deep;
+        for (int64_t j = 0; j < pieces_of(c, i); j++) {
+            const convt3d_piece p = piece_of(c, cut, i, j);
+            const double tiles = term_tiles((p.q1 - p.q0) * cut->run * deep) / (double)deep;
             row_tiles += tiles;
-            tap_tiles += tiles * (double)(piece->tap1 - piece->tap0);
+            tap_tiles += tiles * (double)(p.tap1 - p.tap0);
         }
     }
     return convt3d_correlate_term_cycles(c, (double)cut->flat, row_tiles,

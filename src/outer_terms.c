@@ -28,17 +28,19 @@ enum {
 
 /* ---- The choice ------------------------------------------------------------------------- */
 
+static int has_channels(const convt3d_outer *c) {
+    return c->x.channels >= CONVT3D_TERM_CHANNELS && c->dy.channels >= CONVT3D_TERM_CHANNELS;
+}
+
 void convt3d_outer_choose_terms(const convt3d_plan *plan, convt3d_outer *c, double cycles) {
     static const double products[CONVT3D_TERMS + 1] = {0, 1, 3, 6};
-    const int64_t fewest = 16, in = plan->geometry.axis[2].in;
+    const int64_t in = plan->geometry.axis[2].in;
     const double a_multiply_add = 0.575, each = 26;
     /* What the model leaves out, packing rows again for each block and sums that come and go,
      * takes nearly as long again (measured), and longer where there are many sums. */
     const double better = 1 / 1.9, most_sums = 1 << 20;
     const int terms = CONVT3D_TERMS - (int)plan->precision;
-    if (!plan->kernels->terms || plan->problem.dtype != CONVT3D_FLOAT32 || c->x.channels < fewest ||
-        c->dy.channels < fewest || in < HALF)
-        return;
+    if (!convt3d_has_terms(plan) || !has_channels(c) || in < HALF) return;
     const int64_t blocks = convt3d_ceil_div(in, BLOCK);
     const double full = (double)(blocks * BLOCK) / (double)max64(in, 1);
     const double tiles = (double)convt3d_ceil_div(c->x.channels, CONVT3D_TERM_TILE) *
@@ -64,18 +66,11 @@ void convt3d_outer_choose_terms(const convt3d_plan *plan, convt3d_outer *c, doub
 }
 
 void convt3d_outer_describe_terms(const convt3d_plan *plan, convt3d_text *text) {
-    static const char *const by[CONVT3D_TERMS] = {"one of bfloat16", "three of two bfloat16 terms",
-                                                  "six of three bfloat16 terms"};
     const convt3d_outer *c = plan->details;
-    if (!plan->kernels->terms || plan->problem.dtype != CONVT3D_FLOAT32) return;
-    if (c->terms)
-        convt3d_text_add(text, "products: %s for each, where they fit its range\n",
-                         by[c->terms - 1]);
-    else
-        convt3d_text_add(text, "products: of float32: %s\n",
-                         c->x.channels < 16 || c->dy.channels < 16
-                             ? "groups of fewer than 16 channels"
-                             : "faster for this layer than those of terms");
+    convt3d_describe_terms(plan, c->terms,
+                           has_channels(c) ? "faster for this layer than those of terms"
+                                           : "groups of fewer than 16 channels",
+                           text);
 }
 
 int convt3d_outer_use_terms(const convt3d_outer *c) {

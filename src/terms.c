@@ -1,0 +1,38 @@
+/* terms: which float32 data may be multiplied as sums of bfloat16 terms, and what is said of it.
+ * SPDX-License-Identifier: MIT */
+#include "terms.h"
+
+#include <string.h>
+
+static double magnitude(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return (double)value;
+}
+
+/* Splitting multiplies by 2^16 + 1; sums stay finite, whichever products come first; with all
+ * three terms, the smallest ones and their products stay normal, since tiles take subnormals
+ * as 0. */
+int convt3d_ranges_fit(const convt3d_range *x, const convt3d_range *w, double k, int terms) {
+    const double each = 0x1p110, most = 0x1p126, least = 0x1p-100;
+    const double x_most = magnitude(x->most), w_most = magnitude(w->most);
+    if (!(x_most < each && w_most < each && x_most * w_most * k < most)) return 0;
+    if (terms < CONVT3D_TERMS || x->most == 0 || w->most == 0) return 1;
+    const double x_least = magnitude(x->least), w_least = magnitude(w->least);
+    return x_least >= least && w_least >= least && x_least * w_least >= least;
+}
+
+int convt3d_has_terms(const convt3d_plan *plan) {
+    return plan->kernels->terms && plan->problem.dtype == CONVT3D_FLOAT32;
+}
+
+void convt3d_describe_terms(const convt3d_plan *plan, int terms, const char *why,
+                            convt3d_text *text) {
+    static const char *const by[CONVT3D_TERMS] = {"one of bfloat16", "three of two bfloat16 terms",
+                                                  "six of three bfloat16 terms"};
+    if (!convt3d_has_terms(plan)) return;
+    if (terms)
+        convt3d_text_add(text, "products: %s for each, where they fit its range\n", by[terms - 1]);
+    else
+        convt3d_text_add(text, "products: of float32: %s\n", why);
+}
