@@ -17,6 +17,11 @@ const char *terms_plain_isa(void) {
     return terms_there() ? "x86_avx512" : NULL;
 }
 
+int terms_cases(int count) {
+    const int part = test_count(count);
+    return part > 0 ? part : 1;
+}
+
 convt3d_problem terms_problem(const char *text) {
     convt3d_problem p;
     convt3d_error err;

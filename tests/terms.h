@@ -10,6 +10,9 @@
 int terms_there(void);
 const char *terms_plain_isa(void);
 
+/* $CONVT3D_TEST_PERCENT of 'count', and at least one. */
+int terms_cases(int count);
+
 convt3d_problem terms_problem(const char *text);
 
 typedef enum terms_order {

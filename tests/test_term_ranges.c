@@ -14,12 +14,6 @@
 
 static uint64_t seed;
 
-/* At least one, where a part of the cases is run. */
-static int some(int count) {
-    const int part = test_count(count);
-    return part > 0 ? part : 1;
-}
-
 /* ---- Ranges ---- */
 
 /* Whether source row 'source' has a share in result row 'result', on one axis. */
@@ -59,7 +53,7 @@ static void numbers_out_of_range(void **state) {
                                         "n9ci64co32i4k4s2p1", "ci40co64i4k2s2"};
     rng r = {seed + 7};
     (void)state;
-    for (int i = 0; i < some(8); i++) {
+    for (int i = 0; i < terms_cases(8); i++) {
         terms_work w =
             terms_make(&r, texts[i / 2], (convt3d_direction)(i % 2), terms_normal, terms_normal);
         int64_t shape[5];
@@ -90,7 +84,7 @@ static void numbers_out_of_range(void **state) {
 static void gradients_out_of_range(void **state) {
     rng r = {seed + 12};
     (void)state;
-    for (int i = 0; i < some(6); i++) {
+    for (int i = 0; i < terms_cases(6); i++) {
         terms_work w = terms_make(&r, "n2ci64co64i4x6x32k3s2p1op1", CONVT3D_BACKWARD_WEIGHT,
                                   terms_small_integer, terms_small_integer);
         const int64_t n = oracle_count(&w.p, ORACLE_OUTPUT), m = oracle_count(&w.p, ORACLE_INPUT);
@@ -118,7 +112,7 @@ static void weights_out_of_range(void **state) {
     static const float odd[] = {NAN, 0x1p-130f, 0x1p115f};
     rng r = {seed + 8};
     (void)state;
-    for (int i = 0; i < some(6); i++) {
+    for (int i = 0; i < terms_cases(6); i++) {
         terms_work w = terms_make(&r, "ci64co64i3x5x9k3s2p1op1", (convt3d_direction)(i % 2),
                                   terms_normal, terms_normal);
         w.weight[rng_between(&r, 0, oracle_count(&w.p, ORACLE_WEIGHT) - 1)] = odd[i / 2];

@@ -18,12 +18,6 @@
 
 static uint64_t seed;
 
-/* At least one, where a part of the cases is run. */
-static int some(int count) {
-    const int part = test_count(count);
-    return part > 0 ? part : 1;
-}
-
 /* Layers that terms are faster for: all kinds of strides and rows, channels that fill no
  * tile, groups, folded borders, samples side by side. */
 static const char *const layers[] = {
@@ -81,7 +75,7 @@ static void small_integers(void **state) {
     rng r = {seed};
     int terms = 0;
     (void)state;
-    for (int i = 0; i < some(LAYERS); i++) {
+    for (int i = 0; i < terms_cases(LAYERS); i++) {
         for (int d = 0; d < 3; d++) {
             for (int p = 0; p < 3; p++)
                 terms += check_exact(&r, layers[i], (convt3d_direction)d, terms_small_integer,
@@ -89,7 +83,7 @@ static void small_integers(void **state) {
         }
     }
     print_message("%d of %d plans multiply terms\n", terms, 9 * LAYERS);
-    if (terms_there() && some(LAYERS) == LAYERS) assert_true(terms > 4 * LAYERS);
+    if (terms_there() && terms_cases(LAYERS) == LAYERS) assert_true(terms > 4 * LAYERS);
 }
 
 /* Both operands' second and third terms, one after another. */
@@ -170,7 +164,7 @@ static void errors_by_precision(void **state) {
     static const char *const texts[] = {"ci64co64i3x4x20k3p1", "ci256co64i3x4x30k3s2p1op1"};
     rng r = {seed + 2};
     (void)state;
-    for (int i = 0; i < some(6); i++) {
+    for (int i = 0; i < terms_cases(6); i++) {
         terms_work w =
             terms_make(&r, texts[i / 3], (convt3d_direction)(i % 3), terms_normal, terms_normal);
         errors by[3], plain;
@@ -198,7 +192,7 @@ static void errors_by_precision(void **state) {
 static void any_number_of_threads(void **state) {
     rng r = {seed + 3};
     (void)state;
-    for (int i = 0; i < some(LAYERS); i++) {
+    for (int i = 0; i < terms_cases(LAYERS); i++) {
         for (int d = 0; d < 3; d++) {
             terms_work w =
                 terms_make(&r, layers[i], (convt3d_direction)d, terms_normal, terms_normal);
@@ -222,7 +216,7 @@ static void any_split_of_the_batch(void **state) {
                                         "n8ci128co32i2x3x3k3"};
     rng r = {seed + 4};
     (void)state;
-    for (int i = 0; i < some(12); i++) {
+    for (int i = 0; i < terms_cases(12); i++) {
         terms_work w =
             terms_make(&r, texts[i / 4], (convt3d_direction)(i % 2), terms_normal, terms_normal);
         const int64_t batch = w.p.batch, n = oracle_count(&w.p, terms_source(w.direction)) / batch;
@@ -281,12 +275,12 @@ static void check_order(rng *r, const char *text, convt3d_direction direction, t
 static void orders_of_memory(void **state) {
     rng r = {seed + 5};
     (void)state;
-    for (int i = 0; i < some(LAYERS); i++) {
+    for (int i = 0; i < terms_cases(LAYERS); i++) {
         for (int d = 0; d < 6; d++)
             check_order(&r, layers[i], (convt3d_direction)(d / 2),
                         d % 2 ? TERMS_CHANNELS_LAST : TERMS_SAMPLES_LAST);
     }
-    for (int d = 0; d < 2 && some(LAYERS) == LAYERS; d++)
+    for (int d = 0; d < 2 && terms_cases(LAYERS) == LAYERS; d++)
         check_order(&r, "n12ci256co256i3x5x48k3s1x1x2", (convt3d_direction)d, TERMS_SAMPLES_LAST);
 }
 
