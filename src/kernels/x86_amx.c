@@ -10,14 +10,19 @@
  * the last product that reads it, with two products still to come that don't.
  * SPDX-License-Identifier: MIT */
 #if defined(__x86_64__)
-#include "x86_amx.h"
+#include "kernel.h"
 
 #include <cpuid.h>
+#include <immintrin.h>
 #include <string.h>
 #if defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+
+#define TARGET                                                                                     \
+    __attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx512bf16,amx-tile,amx-bf16")))
+#define INLINE static inline __attribute__((always_inline)) TARGET
 
 enum {
     TILE_BYTES = CONVT3D_TERM_TILE * CONVT3D_TERM_LINE
@@ -247,13 +252,15 @@ PRODUCT(product_medium, 1)
 PRODUCT(product_high, 2)
 PRODUCT(product_highest, 3)
 
+#include "amx_split.inc"
+
 const convt3d_term_kernels convt3d_terms__x86_amx = {
     .begin = begin,
     .end = end,
     .product = {product_medium, product_high, product_highest},
-    .split_rows = convt3d_split_rows__x86_amx,
-    .split_weights = convt3d_split_weights__x86_amx,
-    .split_lines = convt3d_split_lines__x86_amx,
+    .split_rows = split_rows,
+    .split_weights = split_weights,
+    .split_lines = split_lines,
 };
 #else
 typedef int convt3d_no_x86_amx;
