@@ -110,10 +110,28 @@ CONVT3D_API const char *convt3d_status_name(convt3d_status status);
 
 /* ---- Tensors ------------------------------------------------------------ */
 
+/* What elements in memory are.  The two types of 16 bits, bfloat16 (8 bits of exponent, 7 of
+ * fraction) and IEEE's binary16, are for storage: they become float32 when they are read, all
+ * arithmetic is that of float32, and a result is rounded once, to the nearest of its type
+ * (ties to even; what is too large becomes Inf) as it is written. */
 typedef enum convt3d_dtype {
     CONVT3D_FLOAT32 = 1,
-    CONVT3D_FLOAT64 = 2
+    CONVT3D_FLOAT64 = 2,
+    CONVT3D_BFLOAT16 = 3,
+    CONVT3D_FLOAT16 = 4
 } convt3d_dtype;
+
+/* "float32", "float64", "bfloat16", "float16", and bytes of an element; NULL and 0 for any
+ * other value. */
+CONVT3D_API const char *convt3d_dtype_name(convt3d_dtype dtype);
+CONVT3D_API size_t convt3d_dtype_size(convt3d_dtype dtype);
+
+/* to[i] = from[i] for all i < count, rounded as above: contiguous elements, which must not
+ * overlap.  'to' and 'from' may be NULL where 'count' is 0.  ARG, DTYPE or OVERFLOW on
+ * failure. */
+CONVT3D_API convt3d_status convt3d_convert(void *to, convt3d_dtype to_dtype, const void *from,
+                                           convt3d_dtype from_dtype, int64_t count,
+                                           convt3d_error *err);
 
 #define CONVT3D_MAX_RANK 5
 
@@ -212,8 +230,8 @@ CONVT3D_API convt3d_status convt3d_problem_set_output_size(convt3d_problem *prob
  * with an optional name, as in k3s2:"name".  Fields: n batch, ci/co channels,
  * g groups, i input size, k kernel_size, s stride, p padding, op
  * output_padding, d dilation (one value for all axes, or DxHxW; p also six:
- * before and after in D, H, W), nb no bias, f64 float64, m padding mode
- * (mreflect, mreplicate, mcircular, mzeros).  Defaults: as
+ * before and after in D, H, W), nb no bias, one of f64, bf16 and f16 for float64,
+ * bfloat16 and float16, m padding mode (mreflect, mreplicate, mcircular, mzeros).  Defaults: as
  * convt3d_problem_init().  ci, co, i and k must be there; no field twice.
  *
  * convt3d_problem_parse() reads 'text' to its end.  'name' may be NULL; else
@@ -239,8 +257,8 @@ typedef enum convt3d_direction {
 CONVT3D_API const char *convt3d_direction_name(convt3d_direction direction);
 
 /* What forward makes of each output, after the bias (and, in the folding padding
- * modes, after the fold): y = f(conv + bias), conv + bias rounded to the dtype
- * first.  Positions that no tap reaches become f(bias).  As in PyTorch, whose
+ * modes, after the fold): y = f(conv + bias), conv + bias rounded to float64 for that
+ * dtype, to float32 for any other, first.  Positions that no tap reaches become f(bias).  As in PyTorch, whose
  * functions these are (torch.nn.functional):
  *
  *     RELU        relu            x < 0 ? 0 : x, so that -0 stays -0
@@ -284,7 +302,8 @@ CONVT3D_API convt3d_status convt3d_activation_parse(const char *name,
  *     MEDIUM    where the CPU is faster with it, one product: factors are rounded to
  *               bfloat16, off by up to 2^-8
  *
- * float64 is float64 in each.  Data whose products might leave float32's range (or, at
+ * float64 is float64 in each, and products of bfloat16 are exact in each.  float16 is
+ * multiplied as the float32 that it becomes.  Data whose products might leave float32's range (or, at
  * HIGHEST, fall below what the terms can hold) are multiplied as with an isa without
  * AMX.  docs/numerics.md has the rules and the error bounds. */
 typedef enum convt3d_precision {
@@ -313,7 +332,8 @@ typedef struct convt3d_options {
     /* A struct_size that ends here, as of a program made before what follows
        was added, means no activation. */
     convt3d_activation activation; /* NONE, which any direction but forward needs */
-    double negative_slope;         /* LEAKY_RELU's (0.01): finite in the dtype */
+    double negative_slope;         /* LEAKY_RELU's (0.01): finite in the dtype
+                                      (float32's, for those of 16 bits) */
     /* The same again: HIGHEST. */
     convt3d_precision precision;
 } convt3d_options;
@@ -417,7 +437,8 @@ typedef enum convt3d_write {
 
 /* output = layer(input), then the plan's activation of it.  Exactly one of
  * 'weight' and 'packed' is not NULL; 'bias' may be NULL, which means none.  All
- * tensors have the problem's dtype and the shapes that it implies.
+ * tensors have the problem's dtype and the shapes that it implies; for a problem of
+ * bfloat16 or float16 'bias' may also be of float32.
  *
  * These three return ARG, SHAPE, DTYPE or OVERFLOW for a tensor that doesn't
  * fit the plan, ARG for overlaps, NOMEM if scratch can't be had (or is too
@@ -437,7 +458,9 @@ CONVT3D_API convt3d_status convt3d_backward_input(
 
 /* grad_weight and grad_bias, either of which may be NULL (not both): the
  * gradients with respect to weight and bias.  'input' may be NULL if
- * grad_weight is. */
+ * grad_weight is.  For a problem of bfloat16 or float16 each of the two may also be of
+ * float32, which keeps what rounding to 16 bits would lose: of sums over a whole batch, and
+ * of ACCUMULATE. */
 CONVT3D_API convt3d_status convt3d_backward_weight(
     const convt3d_plan *plan, const convt3d_tensor *input, const convt3d_tensor *grad_output,
     const convt3d_tensor *grad_weight, const convt3d_tensor *grad_bias, convt3d_write write,
@@ -461,8 +484,8 @@ CONVT3D_API void convt3d_generator_free(convt3d_generator *generator); /* NULL i
  * the low 32 bits of 'seed' count. */
 CONVT3D_API void convt3d_generator_seed(convt3d_generator *generator, uint64_t seed);
 
-/* These two fill 'count' contiguous elements of this dtype; 'data' may be NULL
- * where 'count' is 0.  ARG, DTYPE or OVERFLOW on failure, when the generator is
+/* These two fill 'count' contiguous elements of this dtype (normal: float32 or float64);
+ * 'data' may be NULL where 'count' is 0.  ARG, DTYPE or OVERFLOW on failure, when the generator is
  * left as it was, too.
  *
  * uniform: the very values of tensor.uniform_(from, to) on a CPU with FMA; with 0

@@ -33,23 +33,24 @@ static convt3d_status check_data(const convt3d_plan *plan, const convt3d_tensor 
                                  convt3d_error *err) {
     int64_t shape[5];
     data_shape(&plan->geometry, output, shape);
-    return convt3d_view_check(tensor, name, CONVT3D_ROLE_DATA, plan->problem.dtype, shape, view,
-                              err);
+    return convt3d_view_check(tensor, name, CONVT3D_ROLE_DATA, plan->problem.dtype, 0, shape,
+                              view, err);
 }
 
 static convt3d_status check_weight(const convt3d_plan *plan, const convt3d_tensor *tensor,
-                                   const char *name, convt3d_view *view, convt3d_error *err) {
+                                   const char *name, int or_float, convt3d_view *view,
+                                   convt3d_error *err) {
     const convt3d_geometry *g = &plan->geometry;
     const int64_t shape[5] = {g->in_channels, g->group_outputs, g->axis[0].kernel,
                               g->axis[1].kernel, g->axis[2].kernel};
-    return convt3d_view_check(tensor, name, CONVT3D_ROLE_WEIGHT, plan->problem.dtype, shape, view,
-                              err);
+    return convt3d_view_check(tensor, name, CONVT3D_ROLE_WEIGHT, plan->problem.dtype, or_float,
+                              shape, view, err);
 }
 
 static convt3d_status check_bias(const convt3d_plan *plan, const convt3d_tensor *tensor,
                                  const char *name, convt3d_view *view, convt3d_error *err) {
     if (!tensor) return CONVT3D_OK;
-    return convt3d_view_check(tensor, name, CONVT3D_ROLE_BIAS, plan->problem.dtype,
+    return convt3d_view_check(tensor, name, CONVT3D_ROLE_BIAS, plan->problem.dtype, 1,
                               &plan->geometry.out_channels, view, err);
 }
 
@@ -71,7 +72,7 @@ convt3d_status convt3d_weights_pack(const convt3d_plan *plan, const convt3d_tens
     if (plan->direction == CONVT3D_BACKWARD_WEIGHT)
         return convt3d_fail(err, CONVT3D_ARG,
                             "plan is a backward_weight plan, which has no use for weights");
-    convt3d_status status = check_weight(plan, weight, "weight", &view, err);
+    convt3d_status status = check_weight(plan, weight, "weight", 0, &view, err);
     if (status) return status;
     size_t bytes = sizeof(convt3d_weights) + CONVT3D_ALIGN + plan->packed_whole;
     convt3d_weights *weights = malloc(bytes);
@@ -166,6 +167,22 @@ static convt3d_status check_overlaps(const convt3d_view *const outputs[2],
     return status;
 }
 
+/* A bias of another dtype than numbers have becomes one of these, in scratch. */
+static void take_bias(convt3d_call *call) {
+    const convt3d_plan *plan = call->plan;
+    convt3d_view *bias = &call->bias;
+    const convt3d_rows row = {.to = call->scratch,
+                              .from = bias->data,
+                              .from_step = {0, 0, bias->stride[0]},
+                              .count = {1, 1, bias->size[0]}};
+    if (!bias->data || convt3d_dtype_size(bias->dtype) == plan->geometry.element) return;
+    convt3d_movers_of(plan, bias->dtype)->gather(&row);
+    bias->data = call->scratch;
+    bias->dtype = CONVT3D_FLOAT32;
+    bias->stride[0] = 1;
+    call->scratch += convt3d_bias_bytes(plan);
+}
+
 /* Scratch, weights if they aren't packed yet, and the algorithm. */
 static convt3d_status execute(convt3d_call *call, const convt3d_weights *packed,
                               const convt3d_run *run, convt3d_error *err) {
@@ -193,6 +210,7 @@ static convt3d_status execute(convt3d_call *call, const convt3d_weights *packed,
         *call->packed = (convt3d_packed){.range = convt3d_range_none()};
         convt3d_parallel(&call->job, 0.05, tasks, pack_task, call);
     }
+    if (plan->direction == CONVT3D_FORWARD) take_bias(call);
     algorithm->run(call);
     free(owned);
     if (call->job.cancelled) return convt3d_fail(err, CONVT3D_CANCELLED, "cancelled");
@@ -207,7 +225,7 @@ static convt3d_status check_either(convt3d_call *call, const convt3d_tensor *wei
                             "weight and packed are %s NULL, but one of them must be",
                             weight ? "both not" : "both");
     return packed ? check_packed(call->plan, packed, err)
-                  : check_weight(call->plan, weight, "weight", &call->weight, err);
+                  : check_weight(call->plan, weight, "weight", 0, &call->weight, err);
 }
 
 convt3d_status convt3d_forward(const convt3d_plan *plan, const convt3d_tensor *input,
@@ -261,7 +279,7 @@ convt3d_status convt3d_backward_weight(const convt3d_plan *plan, const convt3d_t
     if (!status && grad_weight) status = check_data(plan, input, "input", 0, &call.input, err);
     if (!status) status = check_data(plan, grad_output, "grad_output", 1, &call.output, err);
     if (!status && grad_weight)
-        status = check_weight(plan, grad_weight, "grad_weight", &call.weight, err);
+        status = check_weight(plan, grad_weight, "grad_weight", 1, &call.weight, err);
     if (!status) status = check_bias(plan, grad_bias, "grad_bias", &call.bias, err);
     if (!status) {
         const convt3d_view *outputs[2] = {grad_weight ? &call.weight : NULL,

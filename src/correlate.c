@@ -159,6 +159,7 @@ static void run_task(void *arg, int64_t index, int thread) {
         .c = c,
         .cut = cut_of(call),
         .type = plan->type,
+        .movers = plan->movers,
         .call = call,
         .from = forward ? &call->input : &call->output,
         .to = forward ? &call->output : &call->grad_input,
@@ -177,7 +178,7 @@ static void run_task(void *arg, int64_t index, int thread) {
         .list = {(int64_t *)(scratch + c->at_list[0]), (int64_t *)(scratch + c->at_list[1])}};
     place_task(&t, index);
     t.stream = c->stream && t.to->stride[4] == 1 && !call->accumulate;
-    if (t.stream && shares_lines(t.to, plan->geometry.element)) {
+    if (t.stream && shares_lines(t.to, plan->geometry.stored)) {
         t.carry = (convt3d_carry *)(scratch + c->at_carry);
         t.carries = convt3d_correlate_carries(c, t.cut);
         for (int64_t i = 0; i < t.carries; i++) t.carry[i].count = 0;
@@ -195,7 +196,7 @@ static void run_task(void *arg, int64_t index, int thread) {
         run_terms(&t);
     else
         run_rows(&t);
-    if (t.stream) t.type->drain(t.carry, t.carries);
+    if (t.stream) t.movers->drain(t.carry, t.carries);
 }
 
 /* ---- The algorithm ------------------------------------------------------------------------- */

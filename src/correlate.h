@@ -163,6 +163,7 @@ typedef struct convt3d_task {
     const convt3d_correlate *c;
     const convt3d_cut *cut;
     const convt3d_type_kernels *type;
+    const convt3d_movers *movers;
     convt3d_call *call;
     const convt3d_view *from, *to; /* sources, results */
     int thread, by_pieces;

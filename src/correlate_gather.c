@@ -84,6 +84,7 @@ typedef struct patch {
  * stretch: both at once. */
 static int gather_both(const convt3d_task *t, const patch *p, int64_t i) {
     const int64_t element = (int64_t)t->plan->geometry.element, *stride = t->from->stride;
+    const int64_t stored = (int64_t)t->movers->element;
     if (i + 1 >= t->c->spans || stride[4] != 1) return 0;
     convt3d_span even = span_of(t, i), odd = span_of(t, i + 1);
     if (even.step != 2 || odd.step != 2 || !even.count || !odd.count) return 0;
@@ -96,18 +97,19 @@ static int gather_both(const convt3d_task *t, const patch *p, int64_t i) {
     const convt3d_rows rows = {.to = p->to + even.to * element,
                                .odd = p->to + odd.to * element,
                                .to_step = {t->cut->row_pitch, t->slab_step[1]},
-                               .from = p->from + even.from * element,
+                               .from = p->from + even.from * stored,
                                .from_step = {stride[1], stride[3], 2},
                                .count = {p->channels, p->rows, even.count},
                                .odds = odd.count};
-    t->type->gather(&rows);
+    t->movers->gather(&rows);
     return 1;
 }
 
 static void gather_span(const convt3d_task *t, const patch *p, const convt3d_span *span) {
     const int64_t element = (int64_t)t->plan->geometry.element, *stride = t->from->stride;
+    const int64_t stored = (int64_t)t->movers->element;
     const int64_t step = span->step * stride[4], pitch = t->cut->row_pitch;
-    const char *from = p->from + span->from * stride[4] * element;
+    const char *from = p->from + span->from * stride[4] * stored;
     char *to = p->to + span->to * t->run * element;
     const convt3d_rows rows = {.to = to,
                                .to_step = {pitch, t->slab_step[1]},
@@ -115,15 +117,15 @@ static void gather_span(const convt3d_task *t, const patch *p, const convt3d_spa
                                .from_step = {stride[1], stride[3], step},
                                .count = {p->channels, p->rows, span->count}};
     if (convt3d_correlate_across(t, t->from)) {
-        t->type->transpose(to, pitch, from, step, stride[1], span->count, span->count, p->channels);
+        t->movers->transpose(to, pitch, from, step, stride[1], span->count, span->count, p->channels);
         return;
     }
     if (t->run == 1) {
-        t->type->gather(&rows);
+        t->movers->gather(&rows);
         return;
     }
     for (int64_t k = 0; k < p->channels; k++)
-        t->type->transpose(to + k * pitch * element, t->run, from + k * stride[1] * element,
+        t->movers->transpose(to + k * pitch * element, t->run, from + k * stride[1] * stored,
                            stride[0], step, t->run, t->run, span->count);
 }
 
@@ -165,7 +167,7 @@ static void gather_joined(const convt3d_task *t, const patch *p) {
                                .from = p->from,
                                .from_step = {stride[1], 0, step},
                                .count = {p->channels, 1, p->rows * t->cut->row_length}};
-    t->type->gather(&rows);
+    t->movers->gather(&rows);
 }
 
 /* How many listed rows from h on follow each other in the list and in the slab, which is
@@ -184,8 +186,9 @@ static int64_t rows_in_order(const convt3d_task *t, int64_t h, int64_t end) {
 int convt3d_correlate_gather(const convt3d_task *t, int64_t from, int64_t end) {
     const convt3d_correlate *c = t->c;
     const int64_t element = (int64_t)t->plan->geometry.element, *stride = t->from->stride;
+    const int64_t stored = (int64_t)t->movers->element;
     const char *base =
-        t->from->data + (t->sample * stride[0] + t->group * c->k * stride[1]) * element;
+        t->from->data + (t->sample * stride[0] + t->group * c->k * stride[1]) * stored;
     for (int64_t d = 0; d < t->listed[0]; d++) {
         for (int64_t h = from, rows; h < end; h += rows) {
             const int64_t joined = joined_rows(t, h, end);
@@ -194,7 +197,7 @@ int convt3d_correlate_gather(const convt3d_task *t, int64_t from, int64_t end) {
                 const patch p = {
                     t->slab + convt3d_correlate_slab_at(t, d, h, h, k) * element,
                     base + (t->list[0][d] * stride[2] + t->list[1][h] * stride[3] + k * stride[1]) *
-                               element,
+                               stored,
                     min64(CHANNELS, t->groups * c->k - k), rows};
                 if (convt3d_stopped(&t->call->job, t->thread)) return 0;
                 if (joined > 1)
@@ -211,18 +214,18 @@ int convt3d_correlate_gather(const convt3d_task *t, int64_t from, int64_t end) {
 /* ---- Ahead of time ------------------------------------------------------------------ */
 
 void convt3d_correlate_ask(const convt3d_task *t, int64_t from, int64_t end) {
-    const int64_t element = (int64_t)t->plan->geometry.element, *stride = t->from->stride;
+    const int64_t stored = (int64_t)t->movers->element, *stride = t->from->stride;
     const int64_t channels = t->groups * t->c->k;
     convt3d_asks *asks = t->asks;
     const char *base =
-        t->from->data + (t->sample * stride[0] + t->group * t->c->k * stride[1]) * element;
-    convt3d_asks_clear(asks, t->from->size[4] * element);
+        t->from->data + (t->sample * stride[0] + t->group * t->c->k * stride[1]) * stored;
+    convt3d_asks_clear(asks, t->from->size[4] * stored);
     for (int64_t d = 0; d < t->listed[0]; d++) {
         for (int64_t k = 0; k < channels; k++) {
             for (int64_t h = from; h < end; h++)
                 asks->row[asks->count++] =
                     base + (t->list[0][d] * stride[2] + k * stride[1] + t->list[1][h] * stride[3]) *
-                               element;
+                               stored;
         }
     }
     convt3d_asks_ready(asks);

@@ -117,7 +117,7 @@ static void multiply_turned(const convt3d_task *t, const convt3d_unit *u, convt3
     const char *a = tile->a;
     char *c = tile->c;
     if (tile->accumulate)
-        t->type->transpose(t->turned, width, c, t->cut->tile_pitch, 1, channels, width, count);
+        t->type->own.transpose(t->turned, width, c, t->cut->tile_pitch, 1, channels, width, count);
     tile->c_row = width;
     for (int64_t i = 0; i < tiles; i++) {
         const int64_t start = convt3d_part_start(count, tiles, i);
@@ -128,7 +128,7 @@ static void multiply_turned(const convt3d_task *t, const convt3d_unit *u, convt3
         convt3d_asks_take(t->asks, tile);
         t->type->gemm[rows - 1][vectors - 1](tile);
     }
-    t->type->transpose(c, t->cut->tile_pitch, t->turned, width, 1, count, count, channels);
+    t->type->own.transpose(c, t->cut->tile_pitch, t->turned, width, 1, count, count, channels);
 }
 
 /* A step for a unit and, where groups have one unit each, for the groups after it. */

@@ -32,6 +32,7 @@ static void pack_taps(const convt3d_plan *plan, const convt3d_view *w, char *to,
                       int64_t m_stride, int64_t rows, int64_t padded) {
     const convt3d_correlate *c = plan->details;
     const int64_t element = (int64_t)plan->geometry.element, tap = c->k * c->panel;
+    const int64_t stored = (int64_t)plan->movers->element;
     const int64_t kernel[3] = {c->axis[0].kernel, c->axis[1].kernel, c->axis[2].kernel};
     int64_t together = kernel[2], lines = c->taps / kernel[2];
     if (w->stride[3] == kernel[2] * w->stride[4] && w->stride[2] == kernel[1] * w->stride[3]) {
@@ -40,8 +41,8 @@ static void pack_taps(const convt3d_plan *plan, const convt3d_view *w, char *to,
     }
     for (int64_t i = 0; i < lines; i++) {
         const int64_t at = i / kernel[1] * w->stride[2] + i % kernel[1] * w->stride[3];
-        plan->type->transpose(to + i * together * tap * element, tap, from + at * element, m_stride,
-                              w->stride[4], rows, padded, together);
+        plan->movers->transpose(to + i * together * tap * element, tap, from + at * stored,
+                                m_stride, w->stride[4], rows, padded, together);
     }
 }
 
@@ -62,10 +63,15 @@ static void pack_merged(const convt3d_plan *plan, const convt3d_view *w, char *t
                 at += (e[a] * c->merged[a] + phase[a]) * w->stride[2 + a];
                 there = there && (!convt3d_is_few(c, a, e[a]) || phase[a] < c->last[a]);
             }
-            if (there)
-                memcpy(row + m * element, from + at * element, (size_t)element);
-            else
+            const convt3d_rows one = {.to = row + m * element,
+                                      .from = from + at * (int64_t)plan->movers->element,
+                                      .count = {1, 1, 1}};
+            if (!there)
                 memset(row + m * element, 0, (size_t)element);
+            else if (plan->movers == &plan->type->own)
+                memcpy(one.to, one.from, (size_t)element);
+            else
+                plan->movers->gather(&one);
         }
     }
 }
@@ -75,13 +81,14 @@ void convt3d_correlate_pack(const convt3d_plan *plan, const convt3d_view *w, con
     const convt3d_correlate *c = plan->details;
     const convt3d_geometry *g = &plan->geometry;
     const int64_t element = (int64_t)g->element, tap = c->k * c->panel;
+    const int64_t stored = (int64_t)g->stored;
     const int64_t parts = convt3d_ceil_div(c->k, PACK_CHANNELS);
     int forward = plan->direction == CONVT3D_FORWARD;
     int64_t group = index / parts / c->panels, m0 = index / parts % c->panels * c->panel;
     int64_t m_stride = w->stride[forward ? 1 : 0], k_stride = w->stride[forward ? 0 : 1];
     int64_t k0 = index % parts * PACK_CHANNELS, rows = min64(c->panel, c->m - m0);
     char *to = (char *)packed + CONVT3D_ALIGN + index / parts * c->taps * tap * element;
-    const char *from = w->data + group * g->group_inputs * w->stride[0] * element;
+    const char *from = w->data + group * g->group_inputs * w->stride[0] * stored;
     const int64_t k1 = min64(k0 + PACK_CHANNELS, c->k);
     /* A few rows' elements of all source channels, where these are near each other. */
     const int64_t block =
@@ -90,11 +97,11 @@ void convt3d_correlate_pack(const convt3d_plan *plan, const convt3d_view *w, con
     for (int64_t m = 0; m < c->panel; m += block) {
         for (int64_t k = k0; k < k1; k++) {
             char *row = to + k * c->panel * element;
-            const char *source = from + k * k_stride * element;
+            const char *source = from + k * k_stride * stored;
             if (convt3d_is_merged(c))
                 pack_merged(plan, w, row, source);
             else
-                pack_taps(plan, w, row + m * element, source + (m0 + m) * m_stride * element,
+                pack_taps(plan, w, row + m * element, source + (m0 + m) * m_stride * stored,
                           m_stride, max64(0, min64(block, rows - m)), min64(block, c->panel - m));
         }
     }

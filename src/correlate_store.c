@@ -63,10 +63,10 @@ void convt3d_correlate_set_teeth(convt3d_task *t) {
 }
 
 /* Too many phases for teeth: zeros first, then every stride-th position, lane by lane. */
-static void store_sparse(const convt3d_task *t, const char *tile, convt3d_lay lay, int64_t u0,
-                         int64_t u1) {
+static void store_sparse(const convt3d_task *t, const convt3d_movers *movers, const char *tile,
+                         convt3d_lay lay, int64_t u0, int64_t u1) {
     const convt3d_correlate *c = t->c;
-    const int64_t element = (int64_t)t->plan->geometry.element, step = lay.step;
+    const int64_t element = (int64_t)movers->element, step = lay.step;
     const int64_t stride = t->plan->geometry.axis[2].stride;
     char *to = lay.to;
     either hole = no_bias;
@@ -81,7 +81,7 @@ static void store_sparse(const convt3d_task *t, const char *tile, convt3d_lay la
     for (int64_t u = u0; u < u1 && c->lanes < stride; u += CONVT3D_ZEROS_LENGTH) {
         lay.to = to + (u - u0) * step * element;
         lay.count = min64(CONVT3D_ZEROS_LENGTH, u1 - u);
-        t->type->store(&lay);
+        movers->store(&lay);
     }
     lay.bias = in_tile(t) ? t->zero : given.bias;
     lay.step = stride * step;
@@ -90,16 +90,16 @@ static void store_sparse(const convt3d_task *t, const char *tile, convt3d_lay la
         lay.from[0] = tile + i * t->lane_size;
         lay.to = to + (lane->q0 * stride + lane->phase - u0) * step * element;
         lay.count = lane->q1 - lane->q0;
-        t->type->store(&lay);
+        movers->store(&lay);
     }
 }
 
-/* The positions u in [u0, u1) of all lanes to rows: 'lay' says where to and with what bias;
- * without teeth it has one row. */
-static void store_lanes(const convt3d_task *t, const char *tile, convt3d_lay lay, int64_t u0,
-                        int64_t u1) {
+/* The positions u in [u0, u1) of all lanes to rows, of the caller's or the task's own: 'lay'
+ * says where to and with what bias; without teeth it has one row. */
+static void store_lanes(const convt3d_task *t, const convt3d_movers *movers, const char *tile,
+                        convt3d_lay lay, int64_t u0, int64_t u1) {
     if (!t->teeth) {
-        store_sparse(t, tile, lay, u0, u1);
+        store_sparse(t, movers, tile, lay, u0, u1);
         return;
     }
     lay.lanes = t->teeth;
@@ -112,27 +112,29 @@ static void store_lanes(const convt3d_task *t, const char *tile, convt3d_lay lay
         lay.bias = t->zero;
         lay.bias_step = 0;
     }
-    t->type->store(&lay);
+    movers->store(&lay);
 }
 
 /* ---- Out of the tile, channels or samples side by side ----------------------------------- */
 
 /* The block's channels and samples for positions [u0, u1), all of which no tap
  * reaches; block.to is that of u0. */
-static void spread_zeros(const convt3d_task *t, convt3d_block block, int64_t u0, int64_t u1) {
+static void spread_zeros(const convt3d_task *t, const convt3d_movers *movers, convt3d_block block,
+                         int64_t u0, int64_t u1) {
     const int64_t most = CONVT3D_ZEROS_LENGTH / block.count[2];
     char *to = block.to;
     block.from = t->zero;
     block.pitch = 0;
     for (int64_t u = u0; u < u1; u += most) {
-        block.to = to + (u - u0) * block.step[1] * (int64_t)t->plan->geometry.element;
+        block.to = to + (u - u0) * block.step[1] * (int64_t)movers->element;
         block.count[1] = min64(most, u1 - u);
-        t->type->spread(&block);
+        movers->spread(&block);
     }
 }
 
 /* The same with f(bias), some channels at a time. */
-static void spread_holes(const convt3d_task *t, convt3d_block block, int64_t u0, int64_t u1) {
+static void spread_holes(const convt3d_task *t, const convt3d_movers *movers, convt3d_block block,
+                         int64_t u0, int64_t u1) {
     enum {
         CHANNELS = 32
     };
@@ -150,21 +152,21 @@ static void spread_holes(const convt3d_task *t, convt3d_block block, int64_t u0,
                                    .from = bias + c * bias_step * element,
                                    .from_step = {0, 0, bias_step},
                                    .count = {1, 1, block.count[0]}};
-        t->type->gather(&rows);
+        t->type->own.gather(&rows);
         activate(t, (char *)&values, block.count[0], 0);
         block.bias = &values;
         block.bias_step = 1;
-        block.to = to + c * block.step[0] * element;
-        spread_zeros(t, block, u0, u1);
+        block.to = to + c * block.step[0] * (int64_t)movers->element;
+        spread_zeros(t, movers, block, u0, u1);
     }
 }
 
 /* The same as store_lanes() for the block's channels, which start at 'tile', its
  * samples, and the task's strip; block.to is that of u0. */
-static void spread_lanes(const convt3d_task *t, const char *tile, convt3d_block block, int64_t u0,
-                         int64_t u1) {
+static void spread_lanes(const convt3d_task *t, const convt3d_movers *movers, const char *tile,
+                         convt3d_block block, int64_t u0, int64_t u1) {
     const convt3d_correlate *c = t->c;
-    const int64_t element = (int64_t)t->plan->geometry.element;
+    const int64_t element = (int64_t)movers->element;
     const int64_t stride = t->plan->geometry.axis[2].stride, step = block.step[1];
     char *to = block.to;
     if (c->lanes < stride) {
@@ -173,9 +175,9 @@ static void spread_lanes(const convt3d_task *t, const char *tile, convt3d_block 
         if (t->cut->strips > 1) end = min64(u1, t->q1 * stride);
         block.to = to + (from - u0) * step * element;
         if (in_tile(t))
-            spread_holes(t, block, from, end);
+            spread_holes(t, movers, block, from, end);
         else
-            spread_zeros(t, block, from, end);
+            spread_zeros(t, movers, block, from, end);
     }
     if (in_tile(t)) {
         block.bias = t->zero;
@@ -189,7 +191,7 @@ static void spread_lanes(const convt3d_task *t, const char *tile, convt3d_block 
         block.from = tile + i * t->lane_size;
         block.to = to + (q0 * stride + lane->phase - u0) * step * element;
         block.count[1] = q1 - q0;
-        t->type->spread(&block);
+        movers->spread(&block);
     }
 }
 
@@ -204,14 +206,14 @@ static void store_folded(const convt3d_task *t, const char *tile, convt3d_block 
     char *kept = t->full + axis->before * run * element;
     if (run == 1) {
         const convt3d_lay lay = {.to = t->full, .step = 1, .rows = 1, .bias = &no_bias};
-        store_lanes(t, tile, lay, 0, axis->full);
+        store_lanes(t, &t->type->own, tile, lay, 0, axis->full);
     } else {
         convt3d_block full = block;
         full.to = t->full;
         full.step[1] = run;
         full.step[2] = 1;
         full.bias = &no_bias;
-        spread_lanes(t, tile, full, 0, axis->full);
+        spread_lanes(t, &t->type->own, tile, full, 0, axis->full);
     }
     for (int i = 1; i < spans; i++) {
         char *to = kept + span[i].to * run * element;
@@ -229,7 +231,7 @@ static void store_folded(const convt3d_task *t, const char *tile, convt3d_block 
     }
     block.from = kept;
     block.count[1] = axis->out;
-    t->type->spread(&block);
+    t->movers->spread(&block);
 }
 
 /* ---- Carries -----------------------------------------------------------------------------------
@@ -276,8 +278,8 @@ static void store_merged(const convt3d_task *t, char *tile, int64_t m0, int64_t 
         }
         lay.to = to->data +
                  (t->sample * stride[0] + channel * stride[1] + od * stride[2] + oh * stride[3]) *
-                     element;
-        t->type->store(&lay);
+                     (int64_t)t->movers->element;
+        t->movers->store(&lay);
     }
 }
 
@@ -298,21 +300,21 @@ static void store_rows(const convt3d_task *t, const char *tile, const convt3d_bl
                                           : CONVT3D_STORE_PLAIN,
                        .carry = carry};
     if (t->plan->direction == CONVT3D_FORWARD) {
-        store_lanes(t, tile, lay, axis->before, axis->before + axis->out);
+        store_lanes(t, t->movers, tile, lay, axis->before, axis->before + axis->out);
         return;
     }
     lay.lanes = 1;
     lay.count = axis->in;
     lay.from[0] = tile;
     lay.from_row[0] = block->pitch;
-    t->type->store(&lay);
+    t->movers->store(&lay);
 }
 
 void convt3d_correlate_store(const convt3d_task *t, int64_t m0, int64_t m1, int64_t d, int64_t h,
                              int64_t position) {
     const convt3d_axis *axis = &t->plan->geometry.axis[2];
     const int64_t element = (int64_t)t->plan->geometry.element, *stride = t->to->stride;
-    const int64_t channel = t->group * t->c->m + m0;
+    const int64_t channel = t->group * t->c->m + m0, stored = (int64_t)t->movers->element;
     const convt3d_view *bias = &t->call->bias;
     int forward = t->plan->direction == CONVT3D_FORWARD;
     int folded = forward && axis->mode != CONVT3D_ZEROS;
@@ -323,7 +325,7 @@ void convt3d_correlate_store(const convt3d_task *t, int64_t m0, int64_t m1, int6
         .pitch = t->cut->tile_pitch,
         .to =
             t->to->data +
-            (t->sample * stride[0] + channel * stride[1] + d * stride[2] + h * stride[3]) * element,
+            (t->sample * stride[0] + channel * stride[1] + d * stride[2] + h * stride[3]) * stored,
         .step = {stride[1], stride[4], stride[0]},
         .count = {one_by_one ? 1 : m1 - m0, axis->in, t->run},
         .bias = forward && bias->data ? bias->data + channel * bias->stride[0] * element
@@ -344,15 +346,15 @@ void convt3d_correlate_store(const convt3d_task *t, int64_t m0, int64_t m1, int6
         } else if (rows) {
             store_rows(t, tile, &block, carry_of(t, m, d));
         } else if (forward) {
-            spread_lanes(t, tile, block, axis->before, axis->before + axis->out);
+            spread_lanes(t, t->movers, tile, block, axis->before, axis->before + axis->out);
         } else {
             block.from = tile;
-            block.to = (char *)block.to + q0 * stride[4] * element;
+            block.to = (char *)block.to + q0 * stride[4] * stored;
             block.count[1] = min64(t->q1, axis->in) - q0;
-            t->type->spread(&block);
+            t->movers->spread(&block);
         }
         tile += t->cut->tile_pitch * element;
-        block.to = (char *)block.to + stride[1] * element;
+        block.to = (char *)block.to + stride[1] * stored;
         block.bias = (const char *)block.bias + block.bias_step * element;
     }
 }

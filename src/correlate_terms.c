@@ -248,9 +248,9 @@ void convt3d_correlate_run_terms(const convt3d_task *t, int64_t unit0, int64_t u
                 char *rows = tile + (u.m0 - first.m0) * pitch * element;
                 float *sums = sums_of(t, &p, i);
                 if (turn_back)
-                    t->type->transpose(rows, pitch, sums, width, 1, p.count, p.count, channels);
+                    t->type->own.transpose(rows, pitch, sums, width, 1, p.count, p.count, channels);
                 else
-                    t->type->transpose(sums, width, rows, pitch, 1, channels, width, p.count);
+                    t->type->own.transpose(sums, width, rows, pitch, 1, channels, width, p.count);
             }
         }
     }

@@ -2,6 +2,7 @@
  * interpolation, and ICNR.  Everything is checked before anything is written.
  * SPDX-License-Identifier: MIT */
 #include "error.h"
+#include "number.h"
 #include "random.h"
 
 #include <math.h>
@@ -39,7 +40,7 @@ static void fill_uniform(convt3d_generator *generator, const convt3d_tensor *ten
 }
 
 static void fill_zero(const convt3d_tensor *tensor) {
-    size_t element = tensor->dtype == CONVT3D_FLOAT32 ? sizeof(float) : sizeof(double);
+    size_t element = convt3d_dtype_size(tensor->dtype);
     memset(tensor->data, 0, (size_t)element_count(tensor) * element);
 }
 
@@ -109,9 +110,8 @@ static double hat(int64_t k, int64_t p, int64_t s) {
 static void fill_trilinear(const convt3d_problem *layer, const convt3d_tensor *weight) {
     const int64_t *size = weight->size, *s = layer->stride, *p = layer->padding_before;
     double scale = 8.0 * (double)s[0] * (double)s[1] * (double)s[2];
-    float *single = weight->data;
-    double *dual = weight->data;
-    int64_t at = 0;
+    const size_t element = convt3d_dtype_size(weight->dtype);
+    char *at = weight->data;
     for (int64_t c = 0; c < size[0]; c++)
         for (int64_t d = 0; d < size[2]; d++)
             for (int64_t h = 0; h < size[3]; h++)
@@ -119,10 +119,8 @@ static void fill_trilinear(const convt3d_problem *layer, const convt3d_tensor *w
                     /* Integers below 2^53 but for absurd strides: one rounding. */
                     double value =
                         hat(d, p[0], s[0]) * hat(h, p[1], s[1]) * hat(w, p[2], s[2]) / scale;
-                    if (weight->dtype == CONVT3D_FLOAT32)
-                        single[at++] = (float)value;
-                    else
-                        dual[at++] = value;
+                    convt3d_number_put(weight->dtype, at, value);
+                    at += element;
                 }
 }
 
@@ -147,7 +145,7 @@ static void fill_icnr(const convt3d_tensor *weight, const convt3d_tensor *bias,
     double fan = fan_of(weight), bound = weight_bound(fan);
     int64_t taps = weight->size[2] * weight->size[3] * weight->size[4];
     int64_t pairs = weight->size[0] * weight->size[1];
-    size_t element = weight->dtype == CONVT3D_FLOAT32 ? sizeof(float) : sizeof(double);
+    size_t element = convt3d_dtype_size(weight->dtype);
     char *at = weight->data;
     for (int64_t i = 0; i < pairs; i++) {
         const char *first = at;

@@ -2,8 +2,9 @@
  *
  * Kernels do arithmetic on one tile, or move one row, and know nothing of
  * strides, padding, groups or threads.  All pointers are to elements of the
- * kernel set's type (float or double), aligned to an element only; lengths and
- * steps count elements.
+ * kernel set's type (float or double), but what movers take from the caller or
+ * bring there is of the dtype of their set; aligned to an element only.  Lengths
+ * and steps count elements.
  * SPDX-License-Identifier: MIT */
 #ifndef CONVT3D_KERNEL_H
 #define CONVT3D_KERNEL_H
@@ -95,9 +96,9 @@ typedef struct convt3d_rows {
     int64_t from_step[3], count[3], odds;
 } convt3d_rows;
 
-/* The beginning of a cache line that the next row may complete. */
+/* The beginning of a vector's place in memory that the next row may complete. */
 typedef struct convt3d_carry {
-    double values[8]; /* of a vector, whatever its type */
+    double values[8]; /* of a vector of numbers, whatever their type */
     void *line;
     int64_t count; /* elements; 0: none */
 } convt3d_carry;
@@ -125,19 +126,15 @@ typedef struct convt3d_lay {
     convt3d_carry *carry; /* NULL: lines are written in parts */
 } convt3d_lay;
 
-typedef struct convt3d_type_kernels {
-    int lanes; /* elements of a vector */
-    int panel; /* the most vectors of a row of packed weights */
-    /* The tiles there are, by [rows - 1][vectors - 1]: narrower and lower ones of
-     * each, too.  gemm needs a_row 1. */
-    convt3d_gemm *gemm[CONVT3D_MAX_ROWS][CONVT3D_MAX_VECTORS];
-    convt3d_gemm *gemm_apart[CONVT3D_MAX_ROWS][CONVT3D_MAX_VECTORS];
-    void (*dot[CONVT3D_DOTS])(const convt3d_dot *work); /* [rows - 1] */
+/* What comes from the caller's memory, and goes there: between elements of one dtype and
+ * the numbers, float or double, that they are while they are computed with. */
+typedef struct convt3d_movers {
+    size_t element; /* bytes, in the caller's memory */
 
     void (*gather)(const convt3d_rows *rows);
 
     /* to[j*ld + r] = from[r*row_step + j*step] for r < rows, 0 for rows <= r <
-     * padded: a block of rows laid across. */
+     * padded: a block of the caller's rows laid across. */
     void (*transpose)(void *to, int64_t ld, const void *from, int64_t row_step, int64_t step,
                       int64_t rows, int64_t padded, int64_t count);
 
@@ -147,12 +144,24 @@ typedef struct convt3d_type_kernels {
     /* A block, whichever axis is the closest in the caller's memory. */
     void (*spread)(const convt3d_block *block);
 
-    /* to[j*step] += from[j] */
-    void (*add)(void *to, int64_t step, const void *from, int64_t count);
-
     /* The sum of from[r*row_step + j*step] over r < rows, j < count, in an order that depends
      * on these two only. */
     double (*sum)(const void *from, int64_t row_step, int64_t rows, int64_t step, int64_t count);
+} convt3d_movers;
+
+typedef struct convt3d_type_kernels {
+    int lanes; /* elements of a vector */
+    int panel; /* the most vectors of a row of packed weights */
+    /* The tiles there are, by [rows - 1][vectors - 1]: narrower and lower ones of
+     * each, too.  gemm needs a_row 1. */
+    convt3d_gemm *gemm[CONVT3D_MAX_ROWS][CONVT3D_MAX_VECTORS];
+    convt3d_gemm *gemm_apart[CONVT3D_MAX_ROWS][CONVT3D_MAX_VECTORS];
+    void (*dot[CONVT3D_DOTS])(const convt3d_dot *work); /* [rows - 1] */
+
+    convt3d_movers own; /* from numbers to numbers */
+
+    /* to[j*step] += from[j] */
+    void (*add)(void *to, int64_t step, const void *from, int64_t count);
 
     /* 1 if one of from[0..count) is Inf or NaN. */
     int (*nonfinite)(const void *from, int64_t count);
@@ -267,6 +276,7 @@ typedef struct convt3d_kernels {
     const char *name;
     int (*supported)(void);
     const convt3d_type_kernels *type[2]; /* float32, float64 */
+    const convt3d_movers *movers[4];     /* by dtype: those two, bfloat16, float16 */
     const convt3d_term_kernels *terms;   /* NULL: float32 as it is */
 } convt3d_kernels;
 

@@ -9,6 +9,11 @@ static int64_t element_of(const convt3d_outer_task *t) {
     return (int64_t)t->plan->geometry.element;
 }
 
+/* In the caller's memory. */
+static int64_t stored_of(const convt3d_outer_task *t) {
+    return (int64_t)t->plan->movers->element;
+}
+
 static int is_a(const convt3d_outer_task *t, const convt3d_side *side) {
     return (side == &t->c->x) == (t->c->x_is_a != 0);
 }
@@ -43,12 +48,12 @@ static int gather_both(const convt3d_outer_task *t, const convt3d_rows *grid, in
     }
     if (odd->from != even->from + 1 || !even->count || !odd->count) return 0;
     const int64_t element = element_of(t), first = t->c->span[i].from - even->from;
-    both.from = (const char *)grid->from - first * element;
+    both.from = (const char *)grid->from - first * stored_of(t);
     both.to = (char *)grid->to + (even->to - t->c->span[i].to) * element;
     both.odd = (char *)grid->to + (odd->to - t->c->span[i].to) * element;
     both.count[2] = even->count;
     both.odds = odd->count;
-    t->plan->type->gather(&both);
+    t->plan->movers->gather(&both);
     return 1;
 }
 
@@ -56,22 +61,22 @@ static int gather_both(const convt3d_outer_task *t, const convt3d_rows *grid, in
  * 'rows' of them that follow each other in the caller's memory. */
 static void pack_rows(const convt3d_outer_task *t, const convt3d_side *side, const convt3d_view *v,
                       char *to, const char *from, int64_t rows) {
-    const convt3d_type_kernels *type = t->plan->type;
-    const int64_t element = element_of(t), *stride = v->stride;
+    const convt3d_movers *movers = t->plan->movers;
+    const int64_t element = element_of(t), stored = stored_of(t), *stride = v->stride;
     const convt3d_span whole = {0, 1, side->positions, 0};
     const convt3d_span *span = side == &t->c->x ? &whole : t->c->span;
     const int64_t spans = side == &t->c->x ? 1 : t->c->spans;
     int64_t channel, end;
     channels_of(t, side, &channel, &end);
-    from += channel * stride[1] * element;
+    from += channel * stride[1] * stored;
     for (int64_t i = 0; i < spans; i++) {
         const int64_t step = stride[4] * span[i].step, count = span[i].count;
-        const char *p = from + span[i].from * stride[4] * element;
+        const char *p = from + span[i].from * stride[4] * stored;
         if (!t->c->dots && !is_a(t, side)) {
-            type->transpose(to + span[i].to * t->c->b_length * element, t->c->b_length, p,
+            movers->transpose(to + span[i].to * t->c->b_length * element, t->c->b_length, p,
                             stride[1], step, end - channel, t->c->b_length, count);
         } else if (stride[1] == 1 && end - channel > 1) {
-            type->transpose(to + span[i].to * element, side->positions, p, step, 1, count, count,
+            movers->transpose(to + span[i].to * element, side->positions, p, step, 1, count, count,
                             end - channel);
         } else {
             const convt3d_rows grid = {.to = to + span[i].to * element,
@@ -82,7 +87,7 @@ static void pack_rows(const convt3d_outer_task *t, const convt3d_side *side, con
             if (t->c->dots && side == &t->c->dy && gather_both(t, &grid, i))
                 i++;
             else
-                type->gather(&grid);
+                movers->gather(&grid);
         }
     }
 }
@@ -103,7 +108,7 @@ const char *convt3d_outer_row_at(const convt3d_outer_task *t, const convt3d_view
                                  int64_t h) {
     return v->data + (plane / depth * v->stride[0] + t->group * side->channels * v->stride[1] +
                       plane % depth * v->stride[2] + h * v->stride[3]) *
-                         element_of(t);
+                         stored_of(t);
 }
 
 static int pack_x(const convt3d_outer_task *t) {
@@ -194,7 +199,7 @@ void convt3d_outer_ask(const convt3d_outer_task *t, const int64_t first[2], cons
     const int64_t most = t->c->dy_rows[0] * t->c->dy_rows[1] * side->channels;
     int64_t o[2][2], channel, last;
     channels_of(t, side, &channel, &last);
-    convt3d_asks_clear(t->asks, v->size[4] * element_of(t));
+    convt3d_asks_clear(t->asks, v->size[4] * stored_of(t));
     for (int a = 0; a < 2; a++) reached(t, a, first[a], end[a], o[a]);
     for (int64_t d = o[0][0]; d < o[0][1]; d++) {
         const int here = convt3d_list_has(t->list[0], t->listed[0], d);
@@ -203,7 +208,7 @@ void convt3d_outer_ask(const convt3d_outer_task *t, const int64_t first[2], cons
                 if (here && convt3d_list_has(t->list[1], t->listed[1], h)) continue;
                 t->asks->row[t->asks->count++] =
                     convt3d_outer_row_at(t, v, side, d, t->plan->geometry.axis[0].out, h) +
-                    k * v->stride[1] * element_of(t);
+                    k * v->stride[1] * stored_of(t);
             }
         }
     }
@@ -235,7 +240,7 @@ static void sum_rows(const convt3d_outer_task *t) {
         if (!is_own(t, 0, t->list[0][d])) continue;
         for (int64_t k = channel; k < end; k++, from += side->positions * element)
             sums[(t->group * side->channels + k) * CONVT3D_BIAS_PARTS + t->chunk] +=
-                t->plan->type->sum(from, row, h1 - h0, 1, side->positions);
+                t->plan->type->own.sum(from, row, h1 - h0, 1, side->positions);
     }
 }
 

@@ -1,5 +1,6 @@
 /* outer_sums: the sums of backward_weight's chunks to the caller's gradients.
  * SPDX-License-Identifier: MIT */
+#include "number.h"
 #include "outer.h"
 
 char *convt3d_outer_sums(const convt3d_call *call, int64_t chunk) {
@@ -15,10 +16,15 @@ char *convt3d_outer_scratch(const convt3d_call *call, int thread) {
 
 /* ---- Weights ------------------------------------------------------------------------------- */
 
-static int taps_are_dense(const convt3d_call *call) {
+static const convt3d_movers *movers_of(const convt3d_call *call) {
+    return convt3d_movers_of(call->plan, call->weight.dtype);
+}
+
+/* Whether sums can go there as they are, all taps of a pair of channels in one piece. */
+static int are_dense(const convt3d_call *call) {
     const convt3d_axis *axis = call->plan->geometry.axis;
     const int64_t *stride = call->weight.stride;
-    return stride[4] == 1 && stride[3] == axis[2].kernel && stride[2] == stride[3] * axis[1].kernel;
+    return movers_of(call) == &call->plan->type->own && stride[4] == 1 && stride[3] == axis[2].kernel && stride[2] == stride[3] * axis[1].kernel;
 }
 
 /* All taps of one pair of channels, from a line of them. */
@@ -37,9 +43,9 @@ static void write_line(const convt3d_call *call, char *to, const char *line) {
                              .how = call->accumulate ? CONVT3D_STORE_ADD : CONVT3D_STORE_PLAIN};
     for (int64_t d = 0; d < axis[0].kernel; d++) {
         convt3d_lay plane = lay;
-        plane.to = to + d * w->stride[2] * element;
+        plane.to = to + d * w->stride[2] * (int64_t)movers_of(call)->element;
         plane.from[0] = line + d * axis[1].kernel * axis[2].kernel * element;
-        call->plan->type->store(&plane);
+        movers_of(call)->store(&plane);
     }
 }
 
@@ -49,7 +55,7 @@ static void write_dots(const convt3d_call *call, char *line, char *to, const cha
     const convt3d_outer *c = plan->details;
     const int64_t element = (int64_t)plan->geometry.element, lanes = plan->type->lanes;
     for (int64_t tap = 0; tap < c->taps; tap++) {
-        const double sum = plan->type->sum(sums + tap * lanes * element, 0, 1, 1, lanes);
+        const double sum = plan->type->own.sum(sums + tap * lanes * element, 0, 1, 1, lanes);
         if (element == 4)
             ((float *)line)[tap] = (float)sum;
         else
@@ -64,21 +70,22 @@ void convt3d_outer_write(const convt3d_call *call, int thread, int64_t group, in
     const convt3d_outer *c = plan->details;
     const convt3d_view *w = &call->weight;
     const int64_t element = (int64_t)plan->geometry.element;
+    const int64_t stored = (int64_t)movers_of(call)->element;
     const convt3d_side *side = c->x_is_a ? &c->x : &c->dy;
     const int64_t a0 = block * c->rows, a1 = min64(a0 + c->rows, side->channels);
     const int64_t b_channels = c->x_is_a ? c->dy.channels : c->x.channels;
     const int64_t a_stride = w->stride[c->x_is_a ? 0 : 1], b_stride = w->stride[c->x_is_a ? 1 : 0];
     char *line = convt3d_outer_scratch(call, thread) + c->at_line;
-    char *to = w->data + group * c->x.channels * w->stride[0] * element;
+    char *to = w->data + group * c->x.channels * w->stride[0] * stored;
     if (c->dots) {
         const int64_t ci = block / c->dy.channels, co = block % c->dy.channels;
-        write_dots(call, line, to + (ci * w->stride[0] + co * w->stride[1]) * element, sums);
+        write_dots(call, line, to + (ci * w->stride[0] + co * w->stride[1]) * stored, sums);
         return;
     }
     for (int64_t a = a0; a < a1; a++) {
         const char *from = sums + (a - a0) * c->b_length * element;
-        if (taps_are_dense(call) && !call->accumulate) {
-            plan->type->transpose(to + a * a_stride * element, b_stride, from,
+        if (are_dense(call) && !call->accumulate) {
+            plan->type->own.transpose(to + a * a_stride * stored, b_stride, from,
                                   c->rows * c->b_length, 1, c->taps, c->taps, b_channels);
             continue;
         }
@@ -87,8 +94,8 @@ void convt3d_outer_write(const convt3d_call *call, int thread, int64_t group, in
                                        .from = from + b * element,
                                        .from_step = {0, 0, c->rows * c->b_length},
                                        .count = {1, 1, c->taps}};
-            plan->type->gather(&rows);
-            write_line(call, to + (a * a_stride + b * b_stride) * element, line);
+            plan->type->own.gather(&rows);
+            write_line(call, to + (a * a_stride + b * b_stride) * stored, line);
         }
     }
 }
@@ -126,9 +133,9 @@ static void bias_task(void *arg, int64_t index, int thread) {
          row < end; row++) {
         int64_t h = row % g->axis[1].out, d = row / g->axis[1].out % g->axis[0].out;
         int64_t n = row / g->axis[1].out / g->axis[0].out;
-        sum += call->plan->type->sum(v->data + (n * v->stride[0] + channel * v->stride[1] +
+        sum += call->plan->movers->sum(v->data + (n * v->stride[0] + channel * v->stride[1] +
                                                 d * v->stride[2] + h * v->stride[3]) *
-                                                   (int64_t)g->element,
+                                                   (int64_t)g->stored,
                                      0, 1, v->stride[4], g->axis[2].out);
         if ((row & 15) == 0 && convt3d_stopped(&call->job, thread)) return;
     }
@@ -139,13 +146,13 @@ void convt3d_outer_store_bias(convt3d_call *call) {
     const convt3d_geometry *g = &call->plan->geometry;
     const double *part = (const double *)call->scratch;
     for (int64_t channel = 0; channel < g->out_channels; channel++, part += CONVT3D_BIAS_PARTS) {
-        char *to = call->bias.data + channel * call->bias.stride[0] * (int64_t)g->element;
+        const convt3d_dtype dtype = call->bias.dtype;
+        char *to = call->bias.data +
+                   channel * call->bias.stride[0] * (int64_t)convt3d_dtype_size(dtype);
         double sum = 0;
         for (int i = 0; i < CONVT3D_BIAS_PARTS; i++) sum += part[i];
-        if (g->element == 4)
-            *(float *)to = (float)(sum + (call->accumulate ? (double)*(float *)to : 0));
-        else
-            *(double *)to = sum + (call->accumulate ? *(double *)to : 0);
+        if (call->accumulate) sum += convt3d_number_get(dtype, to);
+        convt3d_number_put(dtype, to, sum);
     }
 }
 

@@ -83,14 +83,14 @@ int convt3d_outer_use_terms(const convt3d_outer *c) {
 static int64_t stage(const task *t, const convt3d_view *v, const char *from, int64_t channels,
                      int parted) {
     const convt3d_outer *c = t->c;
-    const convt3d_type_kernels *type = t->plan->type;
+    const convt3d_movers *movers = t->plan->movers;
     const convt3d_span whole = {0, 1, c->x.positions, 0};
     const int64_t positions = parted ? c->phase_positions : c->x.positions;
-    const int64_t *stride = v->stride, element = (int64_t)sizeof(float);
+    const int64_t *stride = v->stride, stored = (int64_t)movers->element;
     if (parted) memset(t->stage, 0, (size_t)(channels * positions) * sizeof(float));
     for (int64_t i = 0; i < (parted ? c->phase_spans : 1); i++) {
         const convt3d_span *span = parted ? &c->phase_span[i] : &whole;
-        const char *p = from + span->from * stride[4] * element;
+        const char *p = from + span->from * stride[4] * stored;
         const int64_t step = span->step * stride[4];
         const convt3d_rows rows = {.to = t->stage + span->to,
                                    .to_step = {positions},
@@ -99,10 +99,10 @@ static int64_t stage(const task *t, const convt3d_view *v, const char *from, int
                                    .count = {channels, 1, span->count}};
         if (!span->count) continue;
         if (stride[1] == 1 && channels > 1)
-            type->transpose(t->stage + span->to, positions, p, step, 1, span->count, span->count,
+            movers->transpose(t->stage + span->to, positions, p, step, 1, span->count, span->count,
                             channels);
         else
-            type->gather(&rows);
+            movers->gather(&rows);
     }
     return positions;
 }
@@ -125,7 +125,7 @@ static void split(const task *t, int64_t channels, int64_t positions, char *to, 
 static int pack_x(const task *t, convt3d_range *range) {
     const convt3d_outer *c = t->c;
     const convt3d_view *v = &t->call->input;
-    const int64_t depth = t->plan->geometry.axis[0].in, element = (int64_t)sizeof(float);
+    const int64_t depth = t->plan->geometry.axis[0].in, stored = (int64_t)t->plan->movers->element;
     char *to = t->term_x;
     for (int64_t plane = t->first[0]; plane < t->end[0]; plane++) {
         for (int64_t h = t->first[1]; h < t->end[1]; h++) {
@@ -133,7 +133,7 @@ static int pack_x(const task *t, convt3d_range *range) {
             if (convt3d_stopped(&t->call->job, t->thread)) return 0;
             for (int64_t b = t->block0; b < t->block1; b++, to += c->x_lines * LINE) {
                 const int64_t channels = min64(BLOCK, c->x.channels - b * BLOCK);
-                stage(t, v, row + b * BLOCK * v->stride[1] * element, channels, 0);
+                stage(t, v, row + b * BLOCK * v->stride[1] * stored, channels, 0);
                 split(t, channels, c->x.positions, to, BLOCK * LINE, 0, range);
             }
         }
@@ -149,7 +149,7 @@ static int64_t dy_term(const convt3d_outer *c) {
 static int pack_dy(const task *t, convt3d_range *range) {
     const convt3d_outer *c = t->c;
     const convt3d_view *v = &t->call->output;
-    const int64_t depth = t->plan->geometry.axis[0].out, element = (int64_t)sizeof(float);
+    const int64_t depth = t->plan->geometry.axis[0].out, stored = (int64_t)t->plan->movers->element;
     char *to = t->term_dy;
     for (int64_t d = 0; d < t->listed[0]; d++) {
         for (int64_t h = 0; h < t->listed[1]; h++) {
@@ -159,7 +159,7 @@ static int pack_dy(const task *t, convt3d_range *range) {
             for (int64_t k = 0; k < c->dy.channels; k += HALF, to += c->terms * dy_term(c) * LINE) {
                 const int64_t channels = min64(HALF, c->dy.channels - k);
                 const int64_t positions =
-                    stage(t, v, row + k * v->stride[1] * element, channels, 1);
+                    stage(t, v, row + k * v->stride[1] * stored, channels, 1);
                 split(t, channels, positions, to, dy_term(c) * LINE, 1, range);
             }
         }

@@ -79,11 +79,18 @@ static convt3d_status choose(convt3d_plan *plan, const char *forced, convt3d_err
                         plan->declined);
 }
 
-/* The whole scratch of a run: room to align, packed weights, the algorithm's. */
+size_t convt3d_bias_bytes(const convt3d_plan *plan) {
+    const convt3d_geometry *g = &plan->geometry;
+    if (plan->direction != CONVT3D_FORWARD || g->stored == g->element) return 0;
+    return convt3d_round_up((size_t)g->out_channels * g->element); /* less than the output's */
+}
+
+/* The whole scratch of a run: room to align, packed weights, the bias, the algorithm's. */
 static int scratch_bytes(const convt3d_plan *plan, int32_t threads, int packed, size_t *bytes) {
     size_t own;
     *bytes = CONVT3D_ALIGN;
     return (packed || convt3d_grow(bytes, 1, convt3d_round_up(plan->packed_bytes))) &&
+           convt3d_grow(bytes, 1, convt3d_bias_bytes(plan)) &&
            plan->algorithm->scratch(plan, threads, &own) && convt3d_grow(bytes, 1, own);
 }
 
@@ -118,7 +125,8 @@ static convt3d_status check_activation(convt3d_direction direction, const convt3
     if (!(fabs(options->negative_slope) <= most))
         return convt3d_fail(err, CONVT3D_ARG,
                             "options.negative_slope is %g, but must be finite in %s",
-                            options->negative_slope, convt3d_dtype_name(dtype));
+                            options->negative_slope,
+                            dtype == CONVT3D_FLOAT64 ? "float64" : "float32");
     return CONVT3D_OK;
 }
 
@@ -144,6 +152,7 @@ convt3d_status convt3d_plan_create(const convt3d_problem *problem, convt3d_direc
     local.negative_slope =
         problem->dtype == CONVT3D_FLOAT64 ? taken.negative_slope : (float)taken.negative_slope;
     local.type = local.kernels->type[problem->dtype == CONVT3D_FLOAT64];
+    local.movers = convt3d_movers_of(&local, problem->dtype);
     plan = malloc(sizeof *plan);
     if (!plan) return convt3d_fail_nomem(err, "a plan", sizeof *plan);
     *plan = local;
@@ -189,7 +198,7 @@ size_t convt3d_plan_describe(const convt3d_plan *plan, char *buffer, size_t size
     convt3d_problem_format(&plan->problem, problem, sizeof problem);
     convt3d_text_add(&text, "problem: %s\ndirection: %s\nisa: %s\nthreads: %d\n", problem,
                      convt3d_direction_name(plan->direction), plan->kernels->name, plan->threads);
-    if (plan->problem.dtype == CONVT3D_FLOAT32)
+    if (plan->problem.dtype != CONVT3D_FLOAT64)
         convt3d_text_add(&text, "precision: %s\n", convt3d_precision_name(plan->precision));
     if (plan->activation == CONVT3D_ACTIVATION_LEAKY_RELU)
         convt3d_text_add(&text, "activation: leaky_relu, negative_slope %g\n",

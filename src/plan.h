@@ -17,10 +17,11 @@ struct convt3d_plan {
     convt3d_direction direction;
     int32_t threads;
     convt3d_activation activation;    /* forward only */
-    double negative_slope;            /* as the dtype holds it */
+    double negative_slope;            /* as a number holds it */
     convt3d_precision precision;      /* of float32 */
     const convt3d_kernels *kernels;   /* of the isa */
-    const convt3d_type_kernels *type; /* of the dtype */
+    const convt3d_type_kernels *type; /* of the numbers that the dtype is computed with */
+    const convt3d_movers *movers;     /* of the dtype */
     const convt3d_algorithm *algorithm;
     void *details;       /* the algorithm's own, one block that free() frees */
     size_t packed_bytes; /* of packed weights; 0 for backward_weight */
@@ -45,7 +46,7 @@ typedef struct convt3d_call {
     convt3d_view input;  /* forward: input; backward_weight: input */
     convt3d_view output; /* forward: output; backward: grad_output */
     convt3d_view weight; /* raw weights, or grad_weight */
-    convt3d_view bias;   /* bias, or grad_bias; data NULL: none */
+    convt3d_view bias;   /* bias, as numbers, or grad_bias; data NULL: none */
     convt3d_view grad_input;
     int has_weight; /* backward_weight: grad_weight is wanted */
     int accumulate;
@@ -80,6 +81,15 @@ extern const convt3d_algorithm convt3d_reference_algorithm; /* all */
  * lack; 'options' may be NULL. */
 convt3d_status convt3d_options_take(const convt3d_options *options, convt3d_options *taken,
                                     convt3d_error *err);
+
+/* The movers of the caller's elements of some dtype. */
+static inline const convt3d_movers *convt3d_movers_of(const convt3d_plan *plan,
+                                                      convt3d_dtype dtype) {
+    return plan->kernels->movers[dtype - 1];
+}
+
+/* Bytes of the scratch that holds a bias as numbers, where the caller's may be others. */
+size_t convt3d_bias_bytes(const convt3d_plan *plan);
 
 /* a + b*c for scratch sizes; false on overflow beyond PTRDIFF_MAX. */
 int convt3d_grow(size_t *total, size_t count, size_t bytes);

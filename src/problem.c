@@ -5,16 +5,6 @@
 
 #include <string.h>
 
-size_t convt3d_dtype_size(convt3d_dtype dtype) {
-    return dtype == CONVT3D_FLOAT32 ? 4 : dtype == CONVT3D_FLOAT64 ? 8 : 0;
-}
-
-const char *convt3d_dtype_name(convt3d_dtype dtype) {
-    return dtype == CONVT3D_FLOAT32   ? "float32"
-           : dtype == CONVT3D_FLOAT64 ? "float64"
-                                      : "an unknown dtype";
-}
-
 static const char *const mode_names[4] = {"zeros", "reflect", "replicate", "circular"};
 
 const char *convt3d_padding_mode_name(convt3d_padding_mode mode) {
@@ -216,7 +206,7 @@ static convt3d_status check_struct(const convt3d_problem *p, convt3d_error *err)
                             p->struct_size, sizeof *p);
     if (!convt3d_dtype_size(p->dtype))
         return convt3d_fail(err, CONVT3D_DTYPE,
-                            "dtype is %d, but must be CONVT3D_FLOAT32 or CONVT3D_FLOAT64",
+                            "dtype is %d, but must be 1 to 4 (convt3d_dtype)",
                             (int)p->dtype);
     if (!convt3d_padding_mode_name(p->padding_mode))
         return convt3d_fail(err, CONVT3D_ARG,
@@ -243,7 +233,8 @@ convt3d_status convt3d_problem_check(const convt3d_problem *p, convt3d_geometry 
     g->out_channels = p->out_channels;
     g->group_inputs = p->in_channels / p->groups;
     g->group_outputs = p->out_channels / p->groups;
-    g->element = convt3d_dtype_size(p->dtype);
+    g->stored = convt3d_dtype_size(p->dtype);
+    g->element = g->stored < sizeof(float) ? sizeof(float) : g->stored;
     return check_bytes(g, err);
 }
 

@@ -18,16 +18,13 @@ typedef struct convt3d_geometry {
     int64_t batch, groups;
     int64_t in_channels, out_channels;   /* all groups together */
     int64_t group_inputs, group_outputs; /* channels of one group */
-    size_t element;                      /* bytes of one element */
+    size_t element;                      /* bytes of a number: of packed rows, sums and scratch */
+    size_t stored;                       /* bytes of an element of the caller's tensors */
 } convt3d_geometry;
 
 /* Checks every field and every size that follows.  'geometry' may be NULL. */
 convt3d_status convt3d_problem_check(const convt3d_problem *problem, convt3d_geometry *geometry,
                                      convt3d_error *err);
-
-/* Bytes of an element; 0 for an unknown dtype. */
-size_t convt3d_dtype_size(convt3d_dtype dtype);
-const char *convt3d_dtype_name(convt3d_dtype dtype);
 
 /* The product of 'count' non-negative sizes times 'element' bytes: 0 and a
  * false result if it exceeds PTRDIFF_MAX. */

@@ -9,7 +9,8 @@ enum {
     FIELD_SCALAR,
     FIELD_AXES,
     FIELD_PADDING,
-    FIELD_FLAG,
+    FIELD_NO_BIAS,
+    FIELD_DTYPE,
     FIELD_MODE
 };
 
@@ -18,10 +19,12 @@ static const struct field {
     const char *key;
     int kind;
     int required;
-    size_t offset;
+    size_t offset; /* FIELD_DTYPE: the dtype */
 } fields[] = {
-    {"nb", FIELD_FLAG, 0, 0},
-    {"f64", FIELD_FLAG, 0, 0},
+    {"nb", FIELD_NO_BIAS, 0, 0},
+    {"f64", FIELD_DTYPE, 0, CONVT3D_FLOAT64},
+    {"bf16", FIELD_DTYPE, 0, CONVT3D_BFLOAT16},
+    {"f16", FIELD_DTYPE, 0, CONVT3D_FLOAT16},
     {"op", FIELD_AXES, 0, offsetof(convt3d_problem, output_padding)},
     {"ci", FIELD_SCALAR, 1, offsetof(convt3d_problem, in_channels)},
     {"co", FIELD_SCALAR, 1, offsetof(convt3d_problem, out_channels)},
@@ -84,11 +87,11 @@ static int read_field(const struct field *f, const char **text, convt3d_problem 
             }
         }
         return 0;
+    case FIELD_NO_BIAS:
+        p->bias = 0;
+        return 1;
     default:
-        if (f->key[0] == 'n')
-            p->bias = 0;
-        else
-            p->dtype = CONVT3D_FLOAT64;
+        p->dtype = (convt3d_dtype)f->offset;
         return 1;
     }
 }
@@ -106,7 +109,7 @@ convt3d_status convt3d_problem_parse(const char *text, convt3d_problem *problem,
     if (!text || !problem)
         return convt3d_fail(err, CONVT3D_ARG, "%s is NULL", text ? "problem" : "text");
     convt3d_problem p;
-    int seen[FIELDS] = {0};
+    int seen[FIELDS] = {0}, dtypes = 0;
     const char *s = text;
     convt3d_problem_init(&p);
     while (*s && *s != ':') {
@@ -115,10 +118,13 @@ convt3d_status convt3d_problem_parse(const char *text, convt3d_problem *problem,
         if (f == FIELDS)
             return convt3d_fail(err, CONVT3D_ARG,
                                 "problem string: '%.20s' at byte %lld is no field; fields are n, "
-                                "ci, co, g, i, k, s, p, op, d, m, nb and f64",
+                                "ci, co, g, i, k, s, p, op, d, m, nb, f64, bf16 and f16",
                                 s, (long long)(s - text));
         if (seen[f]++)
             return convt3d_fail(err, CONVT3D_ARG, "problem string: field %s is given twice",
+                                fields[f].key);
+        if (fields[f].kind == FIELD_DTYPE && dtypes++)
+            return convt3d_fail(err, CONVT3D_ARG, "problem string: %s is a second dtype",
                                 fields[f].key);
         s += strlen(fields[f].key);
         if (!read_field(&fields[f], &s, &p))
@@ -180,6 +186,9 @@ size_t convt3d_problem_format(const convt3d_problem *p, char *buffer, size_t siz
     if (p->padding_mode != CONVT3D_ZEROS && convt3d_padding_mode_name(p->padding_mode))
         convt3d_text_add(&text, "m%s", convt3d_padding_mode_name(p->padding_mode));
     if (!p->bias) convt3d_text_add(&text, "nb");
-    if (p->dtype == CONVT3D_FLOAT64) convt3d_text_add(&text, "f64");
+    for (int f = 0; f < FIELDS; f++) {
+        if (fields[f].kind == FIELD_DTYPE && p->dtype == (convt3d_dtype)fields[f].offset)
+            convt3d_text_add(&text, "%s", fields[f].key);
+    }
     return text.length;
 }

@@ -5,6 +5,7 @@
  * the way from bits to floating point: see convt3d_random_uniform().
  * SPDX-License-Identifier: MIT */
 #include "error.h"
+#include "number.h"
 #include "problem.h"
 #include "random.h"
 
@@ -59,6 +60,13 @@ static uint64_t draw64(convt3d_generator *generator) {
     return high << 32 | draw32(generator);
 }
 
+/* As a dtype of 16 bits holds it. */
+static float narrow(convt3d_dtype dtype, double value) {
+    uint16_t half;
+    convt3d_number_put(dtype, &half, value);
+    return (float)convt3d_number_get(dtype, &half);
+}
+
 void convt3d_random_uniform(convt3d_generator *generator, void *data, convt3d_dtype dtype,
                             int64_t count, double from, double to) {
     /* The low bits of a draw, as many as the significand holds, are a fraction
@@ -71,6 +79,14 @@ void convt3d_random_uniform(convt3d_generator *generator, void *data, convt3d_dt
         for (int64_t i = 0; i < count; i++) {
             float r = (float)(draw32(generator) & UINT32_C(0xffffff)) * 0x1p-24f;
             out[i] = fmaf(r, range, start);
+        }
+    } else if (dtype != CONVT3D_FLOAT64) { /* as many bits as 16 hold: 8, or 11 */
+        const uint32_t one = dtype == CONVT3D_BFLOAT16 ? 1 << 8 : 1 << 11;
+        const float start = narrow(dtype, from), range = narrow(dtype, narrow(dtype, to) - start);
+        uint16_t *out = data;
+        for (int64_t i = 0; i < count; i++) {
+            float r = (float)(draw32(generator) & (one - 1)) / (float)one;
+            convt3d_number_put(dtype, out + i, (double)fmaf(r, range, start));
         }
     } else {
         double *out = data;
@@ -168,8 +184,7 @@ static convt3d_status check_data(const convt3d_generator *generator, const void 
     if (!generator) return convt3d_fail(err, CONVT3D_ARG, "generator is NULL");
     if (!element)
         return convt3d_fail(err, CONVT3D_DTYPE,
-                            "dtype is %d, but must be CONVT3D_FLOAT32 or CONVT3D_FLOAT64",
-                            (int)dtype);
+                            "dtype is %d, but must be 1 to 4 (convt3d_dtype)", (int)dtype);
     if (count < 0)
         return convt3d_fail(err, CONVT3D_ARG, "count is %lld, but must be >= 0", (long long)count);
     if (count > (int64_t)(PTRDIFF_MAX / element))
@@ -182,9 +197,22 @@ static convt3d_status check_data(const convt3d_generator *generator, const void 
     return CONVT3D_OK;
 }
 
+static double largest(convt3d_dtype dtype) {
+    switch (dtype) {
+    case CONVT3D_FLOAT64:
+        return DBL_MAX;
+    case CONVT3D_FLOAT32:
+        return (double)FLT_MAX;
+    case CONVT3D_BFLOAT16:
+        return 0x1.fep127;
+    default:
+        return 65504;
+    }
+}
+
 static convt3d_status check_bounds(convt3d_dtype dtype, double from, double to,
                                    convt3d_error *err) {
-    double limit = dtype == CONVT3D_FLOAT32 ? (double)FLT_MAX : DBL_MAX;
+    double limit = largest(dtype);
     /* Written so that a NaN fails. */
     if (!(fabs(from) <= limit))
         return convt3d_fail(err, CONVT3D_ARG, "from is %g, but must be within %g and %g for %s",
@@ -193,7 +221,7 @@ static convt3d_status check_bounds(convt3d_dtype dtype, double from, double to,
         return convt3d_fail(err, CONVT3D_ARG,
                             "to is %g, but must be within from, which is %g, and %g for %s", to,
                             from, limit, convt3d_dtype_name(dtype));
-    double range = dtype == CONVT3D_FLOAT32 ? (double)((float)to - (float)from) : to - from;
+    double range = dtype == CONVT3D_FLOAT64 ? to - from : (double)((float)to - (float)from);
     if (!(range <= limit))
         return convt3d_fail(err, CONVT3D_ARG,
                             "from is %g and to is %g, but to - from must be <= %g for %s", from, to,
@@ -213,6 +241,10 @@ convt3d_status convt3d_generator_uniform(convt3d_generator *generator, void *dat
 convt3d_status convt3d_generator_normal(convt3d_generator *generator, void *data,
                                         convt3d_dtype dtype, int64_t count, convt3d_error *err) {
     convt3d_status status = check_data(generator, data, dtype, count, err);
+    if (!status && convt3d_dtype_size(dtype) < sizeof(float))
+        return convt3d_fail(err, CONVT3D_DTYPE,
+                            "dtype is %s, but normal numbers are of float32 or float64",
+                            convt3d_dtype_name(dtype));
     if (status) return status;
     if (count >= BLOCK) {
         normal_blocks(generator, data, dtype, count);

@@ -11,27 +11,28 @@
 #include "activation.h"
 #include "error.h"
 #include "geometry.h"
+#include "number.h"
 #include "plan.h"
 
 #include <string.h>
 
-static char *at(const convt3d_view *v, size_t element, int64_t a, int64_t b, int64_t c, int64_t d,
-                int64_t e) {
+static char *at(const convt3d_view *v, int64_t a, int64_t b, int64_t c, int64_t d, int64_t e) {
     return v->data + (a * v->stride[0] + b * v->stride[1] + c * v->stride[2] + d * v->stride[3] +
                       e * v->stride[4]) *
-                         (int64_t)element;
+                         (int64_t)convt3d_dtype_size(v->dtype);
 }
 
-static long double load(const char *p, size_t element) {
-    return element == 4 ? (long double)*(const float *)p : (long double)*(const double *)p;
+static long double load(const convt3d_view *v, const char *p) {
+    return (long double)convt3d_number_get(v->dtype, p);
 }
 
-static void store(char *p, size_t element, long double value, int accumulate) {
-    if (accumulate) value += load(p, element);
-    if (element == 4)
-        *(float *)p = (float)value;
+/* Rounded once, but for 16 bits: to float32 first, as sums are there. */
+static void store(const convt3d_view *v, char *p, long double value, int accumulate) {
+    if (accumulate) value += load(v, p);
+    if (v->dtype == CONVT3D_FLOAT64)
+        convt3d_number_put(v->dtype, p, (double)value);
     else
-        *(double *)p = (double)value;
+        convt3d_number_put(v->dtype, p, (double)(float)value);
 }
 
 static long double forward_one(const convt3d_call *c, int64_t n, int64_t co, const int64_t o[3]) {
@@ -47,9 +48,9 @@ static long double forward_one(const convt3d_call *c, int64_t n, int64_t co, con
             while (convt3d_meet_next(&w)) {
                 for (int64_t ci = ci0; ci < ci0 + g->group_inputs; ci++)
                     sum +=
-                        load(at(&c->input, g->element, n, ci, d.i, h.i, w.i), g->element) *
-                        load(at(&c->weight, g->element, ci, co % g->group_outputs, d.k, h.k, w.k),
-                             g->element);
+                        load(&c->input, at(&c->input, n, ci, d.i, h.i, w.i)) *
+                        load(&c->weight,
+                             at(&c->weight, ci, co % g->group_outputs, d.k, h.k, w.k));
             }
         }
     }
@@ -74,8 +75,8 @@ static long double backward_input_one(const convt3d_call *c, int64_t n, int64_t 
             for (int64_t kw = 0; kw < axis[2].kernel && oh >= 0; kw++) {
                 int64_t ow = reached(&axis[2], i[2], kw);
                 for (int64_t co = 0; co < g->group_outputs && ow >= 0; co++)
-                    sum += load(at(&c->output, g->element, n, co0 + co, od, oh, ow), g->element) *
-                           load(at(&c->weight, g->element, ci, co, kd, kh, kw), g->element);
+                    sum += load(&c->output, at(&c->output, n, co0 + co, od, oh, ow)) *
+                           load(&c->weight, at(&c->weight, ci, co, kd, kh, kw));
             }
         }
     }
@@ -97,8 +98,8 @@ static long double backward_weight_one(convt3d_call *c, int64_t ci, int64_t co, 
                 for (int64_t iw = 0; iw < axis[2].in && oh >= 0; iw++) {
                     int64_t ow = reached(&axis[2], iw, k[2]);
                     if (ow >= 0)
-                        sum += load(at(&c->input, g->element, n, ci, id, ih, iw), g->element) *
-                               load(at(&c->output, g->element, n, from, od, oh, ow), g->element);
+                        sum += load(&c->input, at(&c->input, n, ci, id, ih, iw)) *
+                               load(&c->output, at(&c->output, n, from, od, oh, ow));
                 }
             }
         }
@@ -114,7 +115,7 @@ static long double bias_one(convt3d_call *c, int64_t co, int thread) {
             if (convt3d_stopped(&c->job, thread)) return 0;
             for (int64_t h = 0; h < g->axis[1].out; h++) {
                 for (int64_t w = 0; w < g->axis[2].out; w++)
-                    sum += load(at(&c->output, g->element, n, co, d, h, w), g->element);
+                    sum += load(&c->output, at(&c->output, n, co, d, h, w));
             }
         }
     }
@@ -134,7 +135,7 @@ static const convt3d_view *result_of(const convt3d_call *c) {
     }
 }
 
-/* Of conv + bias as the dtype holds it. */
+/* Of conv + bias as a number holds it. */
 static long double activated(const convt3d_plan *plan, long double value) {
     const double x = plan->geometry.element == 4 ? (float)value : (double)value;
     if (plan->activation == CONVT3D_ACTIVATION_NONE) return value;
@@ -142,13 +143,12 @@ static long double activated(const convt3d_plan *plan, long double value) {
 }
 
 static long double one(convt3d_call *c, int64_t a, int64_t b, const int64_t p[3], int thread) {
-    const convt3d_geometry *g = &c->plan->geometry;
     switch (c->plan->direction) {
     case CONVT3D_FORWARD:
         return activated(
             c->plan,
             forward_one(c, a, b, p) +
-                (c->bias.data ? load(at(&c->bias, g->element, b, 0, 0, 0, 0), g->element) : 0));
+                (c->bias.data ? load(&c->bias, at(&c->bias, b, 0, 0, 0, 0)) : 0));
     case CONVT3D_BACKWARD_INPUT:
         return backward_input_one(c, a, b, p);
     default:
@@ -159,13 +159,12 @@ static long double one(convt3d_call *c, int64_t a, int64_t b, const int64_t p[3]
 static void task(void *arg, int64_t index, int thread) {
     convt3d_call *c = arg;
     const convt3d_view *result = result_of(c);
-    size_t element = c->plan->geometry.element;
     int64_t a = index / result->size[1], b = index % result->size[1], p[3];
     for (p[0] = 0; p[0] < result->size[2]; p[0]++) {
         for (p[1] = 0; p[1] < result->size[3]; p[1]++) {
             for (p[2] = 0; p[2] < result->size[4]; p[2]++) {
                 if (convt3d_stopped(&c->job, thread)) return;
-                store(at(result, element, a, b, p[0], p[1], p[2]), element, one(c, a, b, p, thread),
+                store(result, at(result, a, b, p[0], p[1], p[2]), one(c, a, b, p, thread),
                       c->accumulate);
             }
         }
@@ -174,17 +173,18 @@ static void task(void *arg, int64_t index, int thread) {
 
 static void bias_task(void *arg, int64_t index, int thread) {
     convt3d_call *c = arg;
-    size_t element = c->plan->geometry.element;
-    store(at(&c->bias, element, index, 0, 0, 0, 0), element, bias_one(c, index, thread),
+    store(&c->bias, at(&c->bias, index, 0, 0, 0, 0), bias_one(c, index, thread),
           c->accumulate);
 }
 
 /* The packed weights of this algorithm are a dense copy. */
-static void dense_weight(const convt3d_geometry *g, convt3d_view *view, convt3d_packed *packed) {
+static void dense_weight(const convt3d_plan *plan, convt3d_view *view, convt3d_packed *packed) {
+    const convt3d_geometry *g = &plan->geometry;
     const int64_t size[5] = {g->in_channels, g->group_outputs, g->axis[0].kernel, g->axis[1].kernel,
                              g->axis[2].kernel};
     int64_t stride = 1;
     view->data = (char *)packed + CONVT3D_ALIGN;
+    view->dtype = plan->problem.dtype;
     for (int i = 4; i >= 0; i--) {
         view->size[i] = size[i];
         view->stride[i] = stride;
@@ -194,7 +194,7 @@ static void dense_weight(const convt3d_geometry *g, convt3d_view *view, convt3d_
 
 static void run(convt3d_call *c) {
     int weight_gradient = c->plan->direction == CONVT3D_BACKWARD_WEIGHT;
-    if (!weight_gradient) dense_weight(&c->plan->geometry, &c->weight, c->packed);
+    if (!weight_gradient) dense_weight(c->plan, &c->weight, c->packed);
     if (!weight_gradient || c->has_weight) {
         const convt3d_view *result = result_of(c);
         convt3d_parallel(&c->job, weight_gradient && c->bias.data ? 0.95 : 1,
@@ -212,13 +212,12 @@ static void pack(const convt3d_plan *plan, const convt3d_view *weight, convt3d_p
                  int64_t ci) {
     const convt3d_geometry *g = &plan->geometry;
     convt3d_view to;
-    dense_weight(g, &to, packed);
+    dense_weight(plan, &to, packed);
     for (int64_t co = 0; co < g->group_outputs; co++) {
         for (int64_t d = 0; d < g->axis[0].kernel; d++) {
             for (int64_t h = 0; h < g->axis[1].kernel; h++) {
                 for (int64_t w = 0; w < g->axis[2].kernel; w++)
-                    memcpy(at(&to, g->element, ci, co, d, h, w),
-                           at(weight, g->element, ci, co, d, h, w), g->element);
+                    memcpy(at(&to, ci, co, d, h, w), at(weight, ci, co, d, h, w), g->stored);
             }
         }
     }
@@ -233,7 +232,7 @@ static convt3d_status prepare(convt3d_plan *plan, int *accepted, const char **wh
     (void)why;
     *accepted = 1;
     if (plan->direction != CONVT3D_BACKWARD_WEIGHT) {
-        convt3d_bytes(sizes, 5, g->element, &plan->packed_bytes); /* fits: it is the weight */
+        convt3d_bytes(sizes, 5, g->stored, &plan->packed_bytes); /* fits: it is the weight */
         plan->packed_bytes += CONVT3D_ALIGN;
     }
     return CONVT3D_OK;

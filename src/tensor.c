@@ -100,17 +100,22 @@ overflow:
 }
 
 convt3d_status convt3d_view_check(const convt3d_tensor *t, const char *name, convt3d_role role,
-                                  convt3d_dtype dtype, const int64_t *shape, convt3d_view *view,
-                                  convt3d_error *err) {
+                                  convt3d_dtype dtype, int or_float, const int64_t *shape,
+                                  convt3d_view *view, convt3d_error *err) {
     if (!t) return convt3d_fail(err, CONVT3D_ARG, "%s is NULL", name);
-    if (t->dtype != dtype)
-        return convt3d_fail(err, CONVT3D_DTYPE, "%s is %s (%d), but the problem's dtype is %s",
-                            name, convt3d_dtype_name(t->dtype), (int)t->dtype,
-                            convt3d_dtype_name(dtype));
+    or_float = or_float && convt3d_dtype_size(dtype) < sizeof(float);
+    if (t->dtype != dtype && !(or_float && t->dtype == CONVT3D_FLOAT32)) {
+        const char *its = convt3d_dtype_name(t->dtype);
+        return convt3d_fail(err, CONVT3D_DTYPE, "%s is %s (%d), but the problem's dtype is %s%s",
+                            name, its ? its : "an unknown dtype", (int)t->dtype,
+                            convt3d_dtype_name(dtype),
+                            or_float ? ": it must be of that, or float32" : "");
+    }
     int skip;
     convt3d_status status = check_rank(t, name, role, shape, &skip, err);
     if (status) return status;
     view->data = t->data;
+    view->dtype = t->dtype;
     view->name = name;
     for (int i = 0; i < 5; i++) {
         int from = i - skip;
@@ -119,7 +124,7 @@ convt3d_status convt3d_view_check(const convt3d_tensor *t, const char *name, con
         view->stride[i] = there ? t->stride[from] : 0;
     }
     status = check_shape(view, role, shape, role == CONVT3D_ROLE_BIAS ? 1 : 5, err);
-    return status ? status : find_range(view, convt3d_dtype_size(dtype), err);
+    return status ? status : find_range(view, convt3d_dtype_size(t->dtype), err);
 }
 
 /* Sufficient and cheap: in order of magnitude, each stride must step over

@@ -6,8 +6,9 @@
 
 #include <immintrin.h>
 #include <stdint.h>
+#include <string.h>
 
-#define TARGET __attribute__((target("avx2,fma")))
+#define TARGET __attribute__((target("avx2,fma,f16c")))
 
 #define VF       __m256
 #define VF_LANES 8
@@ -58,6 +59,51 @@ static inline TARGET VF vf_join(VF kept, VF v, int64_t count) {
     return _mm256_blendv_ps(_mm256_permutevar8x32_ps(v, from), kept, _mm256_castsi256_ps(from));
 }
 
+#define VU __m128i
+static inline TARGET VU vu_load(const uint16_t *p) {
+    return _mm_loadu_si128((const __m128i *)p);
+}
+static inline TARGET VU vu_some(const uint16_t *p, int64_t count) {
+    VU v = _mm_setzero_si128();
+    memcpy(&v, p, (size_t)count * sizeof *p);
+    return v;
+}
+static inline TARGET void vu_store(uint16_t *p, VU v) {
+    _mm_storeu_si128((__m128i *)p, v);
+}
+static inline TARGET void vu_part(uint16_t *p, VU v, int64_t count) {
+    memcpy(p, &v, (size_t)count * sizeof *p);
+}
+static inline TARGET void vu_stream(uint16_t *p, VU v) {
+    _mm_stream_si128((__m128i *)p, v);
+}
+static inline TARGET VF vf_from_bf16(VU v) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
+}
+static inline TARGET VU vf_to_bf16(VF v) {
+    const __m256i bits = _mm256_castps_si256(v), high = _mm256_srli_epi32(bits, 16);
+    const __m256i odd = _mm256_and_si256(high, _mm256_set1_epi32(1));
+    const __m256i more = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+    const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, more), 16);
+    const __m256i quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+    const __m256i all = _mm256_blendv_epi8(rounded, quiet, nan);
+    return _mm_packus_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+}
+static inline TARGET VF vf_from_f16(VU v) {
+    return _mm256_cvtph_ps(v);
+}
+static inline TARGET VU vf_to_f16(VF v) {
+    return _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+static inline TARGET float vs_from_f16(uint16_t x) {
+    return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(x)));
+}
+static inline TARGET uint16_t vs_to_f16(float x) {
+    const int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    return (uint16_t)_mm_cvtsi128_si32(_mm_cvtps_ph(_mm_set_ss(x), nearest));
+}
+
 static inline TARGET VD vd_load(const double *p) {
     return _mm256_loadu_pd(p);
 }
@@ -96,6 +142,13 @@ static inline TARGET VD vd_join(VD kept, VD v, int64_t count) {
     return _mm256_castps_pd(vf_join(_mm256_castpd_ps(kept), _mm256_castpd_ps(v), 2 * count));
 }
 
+static inline TARGET VH vh_from_bf16(const uint16_t *p) {
+    const __m128i v = _mm_loadl_epi64((const __m128i *)p);
+    return _mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu16_epi32(v), 16));
+}
+static inline TARGET VH vh_from_f16(const uint16_t *p) {
+    return _mm_cvtph_ps(_mm_loadl_epi64((const __m128i *)p));
+}
 static inline TARGET VH vh_narrow(VD v) {
     return _mm256_cvtpd_ps(v);
 }

@@ -57,6 +57,50 @@ static inline TARGET VF vf_join(VF kept, VF v, int64_t count) {
     return _mm512_mask_mov_ps(_mm512_permutexvar_ps(from, v), (__mmask16)((1u << count) - 1), kept);
 }
 
+/* Elements of 16 bits, as many as a VF has. */
+#define VU __m256i
+static inline TARGET VU vu_load(const uint16_t *p) {
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+static inline TARGET VU vu_some(const uint16_t *p, int64_t count) {
+    return _mm256_maskz_loadu_epi16((__mmask16)((1u << count) - 1), p);
+}
+static inline TARGET void vu_store(uint16_t *p, VU v) {
+    _mm256_storeu_si256((__m256i *)p, v);
+}
+static inline TARGET void vu_part(uint16_t *p, VU v, int64_t count) {
+    _mm256_mask_storeu_epi16(p, (__mmask16)((1u << count) - 1), v);
+}
+static inline TARGET void vu_stream(uint16_t *p, VU v) {
+    _mm256_stream_si256((__m256i *)p, v);
+}
+static inline TARGET VF vf_from_bf16(VU v) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16));
+}
+/* Not the CPU's own instruction, for which subnormals are 0. */
+static inline TARGET VU vf_to_bf16(VF v) {
+    const __m512i bits = _mm512_castps_si512(v), high = _mm512_srli_epi32(bits, 16);
+    const __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+    const __m512i more = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+    const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, more), 16);
+    const __m512i quiet = _mm512_or_si512(high, _mm512_set1_epi32(0x40));
+    const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+    return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(rounded, nan, quiet));
+}
+static inline TARGET VF vf_from_f16(VU v) {
+    return _mm512_cvtph_ps(v);
+}
+static inline TARGET VU vf_to_f16(VF v) {
+    return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+static inline TARGET float vs_from_f16(uint16_t x) {
+    return _mm_cvtss_f32(_mm_maskz_cvtph_ps(1, _mm_cvtsi32_si128(x)));
+}
+static inline TARGET uint16_t vs_to_f16(float x) {
+    const int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    return (uint16_t)_mm_cvtsi128_si32(_mm_maskz_cvtps_ph(1, _mm_set_ss(x), nearest));
+}
+
 static inline TARGET VD vd_load(const double *p) {
     return _mm512_loadu_pd(p);
 }
@@ -94,6 +138,15 @@ static inline TARGET VD vd_join(VD kept, VD v, int64_t count) {
     return _mm512_mask_mov_pd(_mm512_permutexvar_pd(from, v), (__mmask8)((1u << count) - 1), kept);
 }
 
+/* As many of 16 bits as a VD has. */
+static inline TARGET VH vh_from_bf16(const uint16_t *p) {
+    const __m128i v = _mm_loadu_si128((const __m128i *)p);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
+}
+static inline TARGET VH vh_from_f16(const uint16_t *p) {
+    return _mm512_castps512_ps256(
+        _mm512_cvtph_ps(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)p))));
+}
 static inline TARGET VH vh_narrow(VD v) {
     return _mm512_cvtpd_ps(v);
 }

@@ -7,10 +7,14 @@
  * the first elements only), stream (a
  * store past the caches, to an aligned address), zip (a0 b0 a1 b1 ... in two
  * vectors) and even (a0 a2 ... b0 b2 ...).  VH is VD_LANES floats, which
- * vd_widen() and vh_narrow() turn into doubles and back.
+ * vd_widen() and vh_narrow() turn into doubles and back.  VU is VF_LANES elements of 16
+ * bits, with load, some, store, part and stream (vu_*); vf_from_bf16(), vf_to_bf16() and the
+ * same of f16 make floats of them and back, as number.h says, vh_from_* those for doubles.
  * SPDX-License-Identifier: MIT */
 #ifndef CONVT3D_VEC_GENERIC_H
 #define CONVT3D_VEC_GENERIC_H
+
+#include "number.h"
 
 #include <stdint.h>
 #include <string.h>
@@ -68,6 +72,46 @@ static inline VF vf_join(VF kept, VF v, int64_t count) {
     return kept;
 }
 
+typedef uint16_t vu_generic __attribute__((vector_size(8)));
+#define VU vu_generic
+static inline VU vu_load(const uint16_t *p) {
+    VU v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+static inline VU vu_some(const uint16_t *p, int64_t count) {
+    VU v = {0};
+    memcpy(&v, p, (size_t)count * sizeof *p);
+    return v;
+}
+static inline void vu_store(uint16_t *p, VU v) {
+    memcpy(p, &v, sizeof v);
+}
+static inline void vu_part(uint16_t *p, VU v, int64_t count) {
+    memcpy(p, &v, (size_t)count * sizeof *p);
+}
+static inline void vu_stream(uint16_t *p, VU v) {
+    memcpy(p, &v, sizeof v);
+}
+static inline VF vf_from_bf16(VU v) {
+    return (VF){convt3d_from_bf16(v[0]), convt3d_from_bf16(v[1]), convt3d_from_bf16(v[2]),
+                convt3d_from_bf16(v[3])};
+}
+static inline VU vf_to_bf16(VF v) {
+    return (VU){convt3d_to_bf16(v[0]), convt3d_to_bf16(v[1]), convt3d_to_bf16(v[2]),
+                convt3d_to_bf16(v[3])};
+}
+static inline VF vf_from_f16(VU v) {
+    return (VF){convt3d_from_f16(v[0]), convt3d_from_f16(v[1]), convt3d_from_f16(v[2]),
+                convt3d_from_f16(v[3])};
+}
+static inline VU vf_to_f16(VF v) {
+    return (VU){convt3d_to_f16(v[0]), convt3d_to_f16(v[1]), convt3d_to_f16(v[2]),
+                convt3d_to_f16(v[3])};
+}
+#define vs_from_f16 convt3d_from_f16
+#define vs_to_f16   convt3d_to_f16
+
 static inline VD vd_load(const double *p) {
     VD v;
     memcpy(&v, p, sizeof v);
@@ -108,6 +152,12 @@ static inline VD vd_join(VD kept, VD v, int64_t count) {
     return kept;
 }
 
+static inline VH vh_from_bf16(const uint16_t *p) {
+    return (VH){convt3d_from_bf16(p[0]), convt3d_from_bf16(p[1])};
+}
+static inline VH vh_from_f16(const uint16_t *p) {
+    return (VH){convt3d_from_f16(p[0]), convt3d_from_f16(p[1])};
+}
 static inline VH vh_narrow(VD v) {
     return __builtin_convertvector(v, VH);
 }

@@ -1,10 +1,19 @@
-/* x86_avx2: the kernels for CPUs with AVX2 and FMA (Haswell, Zen, and later).
+/* x86_avx2: the kernels for CPUs with AVX2, FMA and F16C (Haswell, Zen, and later).
  * SPDX-License-Identifier: MIT */
 #if defined(__x86_64__)
 #include "vec_avx2.h"
 
+#include <cpuid.h>
+
+/* Not every compiler's __builtin_cpu_supports() knows of it. */
+static int has_f16c(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
 #define ISA           x86_avx2
-#define ISA_SUPPORTED (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+#define ISA_SUPPORTED                                                                              \
+    (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c())
 
 #define DRAIN _mm_sfence
 

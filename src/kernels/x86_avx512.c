@@ -29,6 +29,7 @@ const convt3d_kernels convt3d_kernels__x86_amx = {
     .name = "x86_amx",
     .supported = convt3d_supported__x86_amx,
     .type = {&PASTE(f32, kernels, ISA), &PASTE(f64, kernels, ISA)},
+    .movers = ISA_MOVERS,
     .terms = &convt3d_terms__x86_amx};
 #else
 typedef int convt3d_no_x86_avx512;
