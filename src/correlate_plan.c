@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: MIT */
 #include "correlate.h"
 #include "error.h"
+#include "terms.h"
 #include "tiles.h"
 
 #include <stdlib.h>
@@ -242,7 +243,7 @@ static void prepare_channels(const convt3d_plan *plan, convt3d_correlate *c) {
     c->k_block = c->m <= 2 * FEW_CHANNELS ? 8 : max64(c->k, 1);
     c->taps = c->axis[0].kernel * c->axis[1].kernel * c->axis[2].kernel;
     if (convt3d_correlate_can_terms(plan, c)) {
-        c->term_count = CONVT3D_TERMS - (int)plan->precision;
+        c->term_count = convt3d_terms_of(plan);
         c->term_blocks = convt3d_ceil_div(c->k, CONVT3D_TERM_BLOCK);
         c->term_units = convt3d_ceil_div(c->panel, CONVT3D_TERM_COLUMNS);
     }

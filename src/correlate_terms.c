@@ -143,7 +143,7 @@ void convt3d_correlate_split(const convt3d_task *t, int64_t d, int64_t h, int64_
 
 static int fits(const convt3d_task *t, const convt3d_range *x) {
     const double products = (double)t->c->taps * (double)t->c->k;
-    return convt3d_ranges_fit(x, &t->call->packed->range, products, t->c->terms);
+    return convt3d_ranges_fit(t->plan, x, &t->call->packed->range, products, t->c->terms);
 }
 
 /* Terms are for whoever rounds to nearest, as tiles do, and weights without Inf or NaN. */

@@ -214,7 +214,7 @@ void convt3d_correlate_choose_flat(const convt3d_plan *plan, const convt3d_corre
     };
     const int64_t phases = plan->direction == CONVT3D_FORWARD ? c->axis[1].stride : 1;
     const int64_t rows = convt3d_ceil_div(c->results[1], phases);
-    const int64_t out = plan->geometry.axis[2].out * (int64_t)plan->geometry.element;
+    const int64_t out = plan->geometry.axis[2].out * (int64_t)plan->geometry.stored;
     const int in_order = c->stream && out % CONVT3D_ALIGN && phases > 1;
     cut->flat = cut->deep = 1;
     cut->flat_pitch = flat_pitch_of(plan, c);

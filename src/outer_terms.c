@@ -39,7 +39,7 @@ void convt3d_outer_choose_terms(const convt3d_plan *plan, convt3d_outer *c, doub
     /* What the model leaves out, packing rows again for each block and sums that come and go,
      * takes nearly as long again (measured), and longer where there are many sums. */
     const double better = 1 / 1.9, most_sums = 1 << 20;
-    const int terms = CONVT3D_TERMS - (int)plan->precision;
+    const int terms = convt3d_terms_of(plan);
     if (!convt3d_has_terms(plan) || !has_channels(c) || in < HALF) return;
     const int64_t blocks = convt3d_ceil_div(in, BLOCK);
     const double full = (double)(blocks * BLOCK) / (double)max64(in, 1);
@@ -173,7 +173,7 @@ int convt3d_outer_pack_terms(convt3d_outer_task *t, int *fit) {
     for (int a = 1; a < 3; a++) products *= (double)t->plan->geometry.axis[a].in;
     convt3d_outer_list(t);
     if (!pack_x(t, &x) || !pack_dy(t, &dy)) return 0;
-    *fit = convt3d_ranges_fit(&x, &dy, products, t->c->terms);
+    *fit = convt3d_ranges_fit(t->plan, &x, &dy, products, t->c->terms);
     return 1;
 }
 

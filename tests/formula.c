@@ -31,8 +31,15 @@ real formula(convt3d_activation activation, double negative_slope, real x) {
 }
 
 static real unit(real y, convt3d_dtype dtype) {
-    const int digits = dtype == CONVT3D_FLOAT64 ? 52 : 23;
-    const int least = dtype == CONVT3D_FLOAT64 ? -1074 : -149;
+    static const int fraction[] = {[CONVT3D_FLOAT32] = 23,
+                                   [CONVT3D_FLOAT64] = 52,
+                                   [CONVT3D_BFLOAT16] = 7,
+                                   [CONVT3D_FLOAT16] = 10};
+    static const int lowest[] = {[CONVT3D_FLOAT32] = -149,
+                                 [CONVT3D_FLOAT64] = -1074,
+                                 [CONVT3D_BFLOAT16] = -133,
+                                 [CONVT3D_FLOAT16] = -24};
+    const int digits = fraction[dtype], least = lowest[dtype];
     const int place = y == 0 ? least : ilogbl(y) - digits;
     return ldexpl(1, place > least ? place : least);
 }
@@ -47,7 +54,10 @@ real formula_error(convt3d_activation activation, double negative_slope, real x,
 }
 
 real formula_bound(convt3d_activation activation, real y, convt3d_dtype dtype) {
-    if (activation <= CONVT3D_ACTIVATION_LEAKY_RELU) return 0.5L;
+    if (activation < CONVT3D_ACTIVATION_LEAKY_RELU) return 0.5L;
+    if (activation == CONVT3D_ACTIVATION_LEAKY_RELU)
+        return dtype == CONVT3D_FLOAT32 || dtype == CONVT3D_FLOAT64 ? 0.5L : 0.5001L;
     if (dtype == CONVT3D_FLOAT32) return 0.6L;
+    if (dtype != CONVT3D_FLOAT64) return 0.5001L; /* float32's, rounded once more */
     return fabsl(y) < 0x1p-1016L ? 28 : 8; /* a factor of it is subnormal */
 }

@@ -98,7 +98,10 @@ static void random_padding(rng *r, convt3d_problem *p, int a) {
 void random_problem(rng *r, int64_t most_products, convt3d_problem *p) {
     do {
         convt3d_problem_init(p);
-        p->dtype = rng_chance(r, 30) ? CONVT3D_FLOAT64 : CONVT3D_FLOAT32;
+        static const int64_t dtypes[] = {CONVT3D_FLOAT32, CONVT3D_FLOAT32,  CONVT3D_FLOAT32,
+                                         CONVT3D_FLOAT64, CONVT3D_FLOAT64,  CONVT3D_BFLOAT16,
+                                         CONVT3D_FLOAT16};
+        p->dtype = (convt3d_dtype)PICK(r, dtypes);
         if (rng_chance(r, 50)) p->padding_mode = (convt3d_padding_mode)rng_between(r, 1, 3);
         p->bias = rng_chance(r, 50);
         p->batch = rng_between(r, 1, 3);
@@ -183,16 +186,16 @@ static int64_t place(rng *r, convt3d_tensor *t, layout how, int64_t *first) {
     return high - low + 1;
 }
 
-material material_make(rng *r, const convt3d_problem *p, oracle_role role, layout how,
-                       int unbatched) {
+material material_make(rng *r, const convt3d_problem *p, convt3d_dtype dtype, oracle_role role,
+                       layout how, int unbatched) {
     int64_t shape[5], count = oracle_count(p, role), first;
     int rank = oracle_shape(p, role, shape), drop = unbatched && rank == 5 && role != ORACLE_WEIGHT;
     material m;
-    m.tensor = convt3d_tensor_dense(NULL, p->dtype, rank - drop, shape + drop);
+    m.tensor = convt3d_tensor_dense(NULL, dtype, rank - drop, shape + drop);
     m.memory = (guarded){0};
     if (count == 0) return m; /* nothing to point at */
     int64_t span = place(r, &m.tensor, how, &first);
-    size_t lead = how == LAYOUT_SLICE ? 1 : 0, each = p->dtype == CONVT3D_FLOAT64 ? 8 : 4;
+    size_t lead = how == LAYOUT_SLICE ? 1 : 0, each = convt3d_dtype_size(dtype);
     m.memory = guarded_alloc(((size_t)span + lead) * each, rng_chance(r, 50));
     m.tensor.data = m.memory.data + ((size_t)first + lead) * each;
     return m;
@@ -210,7 +213,7 @@ static unsigned char *element(const convt3d_tensor *t, int64_t index) {
         if (i) offset += i * t->stride[a];
         index /= t->size[a];
     }
-    return (unsigned char *)t->data + offset * (t->dtype == CONVT3D_FLOAT64 ? 8 : 4);
+    return (unsigned char *)t->data + offset * (int64_t)convt3d_dtype_size(t->dtype);
 }
 
 static int64_t element_count(const convt3d_tensor *t) {
@@ -219,27 +222,76 @@ static int64_t element_count(const convt3d_tensor *t) {
     return count;
 }
 
+real material_round(convt3d_dtype dtype, real value) {
+    const int brain = dtype == CONVT3D_BFLOAT16;
+    const int digits = brain ? 8 : 11, lowest = brain ? -126 : -14;
+    const real most = brain ? 0x1.fep127L : 65504;
+    if (dtype == CONVT3D_FLOAT32) return (real)(float)value;
+    if (dtype == CONVT3D_FLOAT64) return (real)(double)value;
+    if (value == 0 || !isfinite(value)) return value;
+    const int exponent = ilogbl(value) > lowest ? ilogbl(value) : lowest;
+    const real rounded = ldexpl(rintl(ldexpl(value, digits - 1 - exponent)), exponent - digits + 1);
+    return fabsl(rounded) > most ? copysignl(INFINITY, value) : rounded;
+}
+
+/* The bits of a number of 16 bits that is one already, and back. */
+static uint16_t encode(convt3d_dtype dtype, real value) {
+    const int fraction = dtype == CONVT3D_BFLOAT16 ? 7 : 10;
+    const int bias = dtype == CONVT3D_BFLOAT16 ? 127 : 15, top = 2 * bias + 1;
+    const unsigned sign = signbit(value) ? 0x8000 : 0, one = 1u << fraction;
+    if (isnan(value)) return (uint16_t)((unsigned)top << fraction | one / 2);
+    if (isinf(value)) return (uint16_t)(sign | (unsigned)top << fraction);
+    if (fabsl(value) < ldexpl(1, 1 - bias))
+        return (uint16_t)(sign | (unsigned)ldexpl(fabsl(value), bias - 1 + fraction));
+    const int exponent = ilogbl(value);
+    const unsigned rest = (unsigned)ldexpl(fabsl(value), fraction - exponent) - one;
+    return (uint16_t)(sign | (unsigned)(exponent + bias) << fraction | rest);
+}
+
+static real decode(convt3d_dtype dtype, uint16_t bits) {
+    const int fraction = dtype == CONVT3D_BFLOAT16 ? 7 : 10;
+    const int bias = dtype == CONVT3D_BFLOAT16 ? 127 : 15, top = 2 * bias + 1;
+    const int exponent = (bits & 0x7fff) >> fraction, one = 1 << fraction;
+    const int rest = bits & (one - 1);
+    real value = exponent ? ldexpl(one + rest, exponent - bias - fraction)
+                          : ldexpl(rest, 1 - bias - fraction);
+    if (exponent == top) value = rest ? NAN : INFINITY;
+    return bits & 0x8000 ? -value : value;
+}
+
 void material_store(const material *m, const real *values) {
+    const convt3d_dtype dtype = m->tensor.dtype;
     for (int64_t i = 0, count = element_count(&m->tensor); i < count; i++) {
-        double wide = (double)values[i];
-        float narrow = (float)values[i];
-        if (m->tensor.dtype == CONVT3D_FLOAT64)
-            memcpy(element(&m->tensor, i), &wide, sizeof wide);
-        else
-            memcpy(element(&m->tensor, i), &narrow, sizeof narrow);
+        const double wide = (double)values[i];
+        const float narrow = (float)values[i];
+        const uint16_t half = convt3d_dtype_size(dtype) == sizeof half
+                                  ? encode(dtype, material_round(dtype, values[i]))
+                                  : 0;
+        const void *from = dtype == CONVT3D_FLOAT64   ? (const void *)&wide
+                           : dtype == CONVT3D_FLOAT32 ? (const void *)&narrow
+                                                      : (const void *)&half;
+        memcpy(element(&m->tensor, i), from, convt3d_dtype_size(dtype));
     }
 }
 
 void material_load(const material *m, real *values) {
     for (int64_t i = 0, count = element_count(&m->tensor); i < count; i++) {
+        const unsigned char *from = element(&m->tensor, i);
         double wide;
         float narrow;
-        if (m->tensor.dtype == CONVT3D_FLOAT64) {
-            memcpy(&wide, element(&m->tensor, i), sizeof wide);
+        uint16_t half;
+        switch (m->tensor.dtype) {
+        case CONVT3D_FLOAT64:
+            memcpy(&wide, from, sizeof wide);
             values[i] = wide;
-        } else {
-            memcpy(&narrow, element(&m->tensor, i), sizeof narrow);
+            break;
+        case CONVT3D_FLOAT32:
+            memcpy(&narrow, from, sizeof narrow);
             values[i] = narrow;
+            break;
+        default:
+            memcpy(&half, from, sizeof half);
+            values[i] = decode(m->tensor.dtype, half);
         }
     }
 }
@@ -252,7 +304,7 @@ int material_untouched(const material *m) {
 
 int material_gaps_untouched(const material *m) {
     if (!m->memory.map) return 1;
-    size_t each = m->tensor.dtype == CONVT3D_FLOAT64 ? 8 : 4;
+    size_t each = convt3d_dtype_size(m->tensor.dtype);
     unsigned char *ours = calloc(m->memory.size, 1);
     if (!ours) abort();
     for (int64_t i = 0, count = element_count(&m->tensor); i < count; i++)
@@ -282,6 +334,14 @@ int layer_known(convt3d_direction direction, oracle_role role) {
     return !layer_unknown(direction, role);
 }
 
+/* Of a tensor: the problem's, or sometimes float32, where it may be. */
+static convt3d_dtype choose_dtype(rng *r, const convt3d_problem *p, convt3d_direction direction,
+                                  oracle_role role) {
+    int may = role == ORACLE_BIAS || (role == ORACLE_WEIGHT && layer_unknown(direction, role));
+    if (convt3d_dtype_size(p->dtype) > 2 || !may || !rng_chance(r, 40)) return p->dtype;
+    return CONVT3D_FLOAT32;
+}
+
 layer layer_make(rng *r, const convt3d_problem *p, convt3d_direction direction, int flags) {
     layer l;
     l.p = *p;
@@ -289,9 +349,12 @@ layer layer_make(rng *r, const convt3d_problem *p, convt3d_direction direction, 
     for (int role = 0; role < 4; role++) {
         int layouts = layer_unknown(direction, (oracle_role)role) ? LAYOUT_REPEATED : LAYOUT_COUNT;
         layout how = flags & LAYER_DENSE ? LAYOUT_DENSE : (layout)rng_between(r, 0, layouts - 1);
+        const convt3d_dtype dtype = flags & LAYER_ONE_DTYPE
+                                        ? p->dtype
+                                        : choose_dtype(r, p, direction, (oracle_role)role);
         int64_t count = oracle_count(p, (oracle_role)role);
         l.tensor[role] =
-            material_make(r, p, (oracle_role)role, how, flags & LAYER_UNBATCHED && p->batch == 1);
+            material_make(r, p, dtype, (oracle_role)role, how, flags & LAYER_UNBATCHED && p->batch == 1);
         l.value[role] = malloc((size_t)(count + 1) * sizeof(real));
         if (!l.value[role]) abort();
         for (int64_t i = 0; i < count; i++) l.value[role][i] = NAN;
@@ -304,6 +367,10 @@ void layer_free(layer *l) {
         material_free(&l->tensor[role]);
         free(l->value[role]);
     }
+}
+
+real layer_round(const layer *l, int role, real value) {
+    return material_round(l->tensor[role].tensor.dtype, value);
 }
 
 void layer_store(layer *l, oracle_role role) {

@@ -64,10 +64,13 @@ typedef struct material {
     convt3d_tensor tensor;
 } material;
 
-/* A tensor for this role, all NaN.  'unbatched' leaves the batch axis out. */
-material material_make(rng *r, const convt3d_problem *p, oracle_role role, layout how,
-                       int unbatched);
+/* A tensor of this dtype for this role, all NaN.  'unbatched' leaves the batch axis out. */
+material material_make(rng *r, const convt3d_problem *p, convt3d_dtype dtype, oracle_role role,
+                       layout how, int unbatched);
 void material_free(material *m);
+
+/* A number as a dtype holds it: rounded to nearest, ties to even. */
+real material_round(convt3d_dtype dtype, real value);
 
 /* Between the tensor and dense values.  After storing into a layout that
  * repeats elements, load says what is there. */
@@ -90,15 +93,20 @@ typedef struct layer {
 
 #define LAYER_DENSE     1 /* all tensors dense; else in random layouts */
 #define LAYER_UNBATCHED 2 /* for a batch of 1: 4-D tensors */
+#define LAYER_ONE_DTYPE 4 /* none that the problem hasn't */
 
 /* All values are NaN at first.  Known tensors may get layouts that repeat
- * elements, unknown ones don't. */
+ * elements, unknown ones don't.  What may be float32 in a layer of 16 bits sometimes is, if
+ * the flags let it. */
 layer layer_make(rng *r, const convt3d_problem *p, convt3d_direction direction, int flags);
 void layer_free(layer *l);
 
 /* Whether the direction computes the tensor in this role, or reads it. */
 int layer_unknown(convt3d_direction direction, oracle_role role);
 int layer_known(convt3d_direction direction, oracle_role role);
+
+/* The value as the tensor in this role holds it. */
+real layer_round(const layer *l, int role, real value);
 
 /* Puts the values into the tensor, and what it then holds into the values. */
 void layer_store(layer *l, oracle_role role);

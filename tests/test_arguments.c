@@ -117,7 +117,7 @@ static void one_argument_at_a_time(void **state) {
 static void enums_and_struct_size(void **state) {
     (void)state;
     convt3d_error err;
-    for (int value = -1; value <= 4; value += 5) {
+    for (int value = -1; value <= 5; value += 6) {
         convt3d_problem p = base_problem();
         p.padding_mode = (convt3d_padding_mode)value;
         must_refuse("padding_mode", &p, CONVT3D_ARG, &err);
@@ -127,8 +127,7 @@ static void enums_and_struct_size(void **state) {
         p = base_problem();
         p.dtype = (convt3d_dtype)value;
         must_refuse("dtype", &p, CONVT3D_DTYPE, &err);
-        must_contain("dtype", err.text, "FLOAT32");
-        must_contain("dtype", err.text, "FLOAT64");
+        must_contain("dtype", err.text, "1 to 4 (convt3d_dtype)");
     }
     const size_t wrong[] = {0, 8, sizeof(convt3d_problem) - 1, SIZE_MAX};
     for (int i = 0; i < 4; i++) {

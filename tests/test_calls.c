@@ -162,7 +162,9 @@ static void types_and_ranks(void **state) {
         if (!name) continue;
         t->dtype = CONVT3D_FLOAT64;
         must_refuse(&c, "mixed types", CONVT3D_DTYPE, name, "float64");
-        for (int dtype = 0; dtype <= 3; dtype += 3) {
+        t->dtype = CONVT3D_BFLOAT16;
+        must_refuse(&c, "mixed types", CONVT3D_DTYPE, name, "bfloat16");
+        for (int dtype = 0; dtype <= 5; dtype += 5) {
             t->dtype = (convt3d_dtype)dtype;
             must_refuse(&c, "unknown type", CONVT3D_DTYPE, name, "float32");
         }

@@ -46,13 +46,13 @@ static void serial(void *data, int threads, convt3d_body body, void *arg) {
 static material tensor(rng *r, const convt3d_problem *p, convt3d_direction d, oracle_role role) {
     convt3d_problem one = *p;
     int64_t shape[5];
-    if (layer_unknown(d, role)) return material_make(r, p, role, LAYER_DENSE, 0);
+    if (layer_unknown(d, role)) return material_make(r, p, p->dtype, role, LAYOUT_DENSE, 0);
     one.batch = one.in_channels = one.out_channels = one.groups = 1;
     for (int a = 0; a < 3; a++) {
         one.input_size[a] = one.kernel_size[a] = one.stride[a] = 1;
         one.padding_before[a] = one.padding_after[a] = one.output_padding[a] = 0;
     }
-    material m = material_make(r, &one, role, LAYOUT_DENSE, 0);
+    material m = material_make(r, &one, one.dtype, role, LAYOUT_DENSE, 0);
     real value = 1;
     material_store(&m, &value);
     int rank = oracle_shape(p, role, shape);

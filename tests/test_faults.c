@@ -405,7 +405,7 @@ static void memory_limit(void **state) {
             s.l.p = p;
             s.l.direction = (convt3d_direction)d;
             for (int role = 0; role < 4; role++)
-                s.l.tensor[role] = material_make(&r, role == ORACLE_WEIGHT ? &one : &p,
+                s.l.tensor[role] = material_make(&r, role == ORACLE_WEIGHT ? &one : &p, p.dtype,
                                                  (oracle_role)role, LAYOUT_DENSE, 0);
             convt3d_tensor *w = &s.l.tensor[ORACLE_WEIGHT].tensor;
             oracle_shape(&p, ORACLE_WEIGHT, w->size);

@@ -5,7 +5,8 @@
  * Integers are exact in any order of additions as long as the sum of
  * magnitudes stays in the significand, so the comparison needs no tolerance,
  * and one lost, doubled or misplaced product can't hide.  Small integers alone
- * would not see a hidden loss of precision: wide and long operands do. */
+ * would not see a hidden loss of precision: wide and long operands do.  Where memory holds
+ * 16 bits, sums are as exact, and are rounded once. */
 #include "material.h"
 
 #include <math.h>
@@ -22,7 +23,7 @@ static uint64_t seed;
 
 static struct {
     int64_t values, nonzero;
-    int problems, empty, unbatched, doubles, modes[4], grouped, depthwise, cropped, holes,
+    int problems, empty, unbatched, doubles, halves, modes[4], grouped, depthwise, cropped, holes,
         dilated_strided, output_padded, asymmetric, op_beyond_stride, with_bias, packed,
         packed_elsewhere, scratch, accumulated, threaded;
 } seen;
@@ -41,6 +42,7 @@ static void note_problem(const convt3d_problem *p) {
     seen.problems++;
     seen.empty += p->batch == 0;
     seen.doubles += p->dtype == CONVT3D_FLOAT64;
+    seen.halves += convt3d_dtype_size(p->dtype) == 2;
     seen.modes[p->padding_mode]++;
     seen.grouped += p->groups > 1;
     seen.depthwise += p->groups > 1 && p->groups == p->in_channels;
@@ -57,7 +59,7 @@ static void note_problem(const convt3d_problem *p) {
 typedef enum operands {
     SMALL_BY_SMALL,
     WIDE_BY_WIDE, /* 12 by 11 bits of float32's 24; 27 by 24 of float64's 52 */
-    LONG_BY_BIT   /* 20 bits by a sign; 48 by a sign */
+    LONG_BY_BIT   /* 20 bits by a sign; 48 by a sign; float16 holds 15 at most */
 } operands;
 
 /* Integers whose lowest bit is set, so that every bit of the width counts. */
@@ -66,11 +68,14 @@ static real wide_integer(rng *r, int bits) {
     return (real)(rng_chance(r, 50) ? value : -value);
 }
 
-static real operand(rng *r, operands kind, int second, int wide_type) {
+static real operand(rng *r, operands kind, int second, convt3d_dtype dtype) {
+    const int wide_type = dtype == CONVT3D_FLOAT64;
     if (kind == SMALL_BY_SMALL) return (real)rng_between(r, -8, 8);
     if (kind == WIDE_BY_WIDE)
         return wide_integer(r, wide_type ? (second ? 24 : 27) : (second ? 11 : 12));
-    return second ? (real)rng_between(r, -1, 1) : wide_integer(r, wide_type ? 48 : 20);
+    return second ? (real)rng_between(r, -1, 1) : wide_integer(r, wide_type                  ? 48
+                                                                   : dtype == CONVT3D_FLOAT16 ? 15
+                                                                                              : 20);
 }
 
 /* The largest sum of magnitudes that one result adds up. */
@@ -103,7 +108,7 @@ static void fill_known(rng *r, layer *l, operands kind) {
     for (int k = 0; k < 2; k++) {
         real *v = l->value[pair[k]];
         for (int64_t i = 0, n = oracle_count(&l->p, pair[k]); i < n; i++)
-            v[i] = operand(r, kind, k ^ swap, wide_type);
+            v[i] = operand(r, kind, k ^ swap, l->p.dtype);
         layer_store(l, pair[k]);
     }
     if (l->direction == CONVT3D_FORWARD) {
@@ -187,7 +192,7 @@ static void prepare_unknown(rng *r, layer *l, int accumulate, real *const expect
         for (int64_t i = 0; i < count; i++) {
             real before = (real)rng_between(r, -8, 8);
             l->value[role][i] = accumulate ? before : (real)NAN;
-            want[role][i] = expected[role][i] + (accumulate ? before : 0);
+            want[role][i] = layer_round(l, role, expected[role][i] + (accumulate ? before : 0));
         }
         layer_store(l, (oracle_role)role);
     }
@@ -329,6 +334,13 @@ static void larger_problems(void **state) {
         "n2ci2co3i2x3x30k3s2p2x2x3x3x30x30mreplicate",
         "n1ci4co3i12x12x12k3s2p1op1f64",
         "n2ci3co2i70x9x9k2p63x2x0x0x2x3",
+        "n1ci20co17i5x9x37k3s2p1bf16",
+        "n2ci40co33i3x6x35k4s2p1bf16",
+        "n1ci8co6g2i5x6x33k3s2p1d2mreflectbf16",
+        "n3ci64co40i2k4s2p1bf16",
+        "n1ci9co2i4x5x37k3s2p1op1f16",
+        "n33ci4co4i2x3x4k2s2p1f16",
+        "n1ci64co32i3x5x40k2s2f16",
         /* Few channels whose phases are channels; rows that are run as one; heavy weights. */
         "n2ci11co1i3x5x34k4s2p1",
         "n1ci9co3i4x3x33k2s2p0op1nb",
@@ -379,6 +391,8 @@ static void streamed_results(void **state) {
     static const char *const texts[] = {
         "n1ci2co3i20x40x301k3s2p1",
         "n1ci8co1i30x70x300k3s2p1",
+        "n1ci2co3i30x40x401k3s2p1bf16",
+        "n1ci3co4i26x70x311k2s2f16",
         "n1ci3co6g3i40x61x301k1s2x1x1",
         "n2ci3co2i12x70x39k2x2x3s2x2x5p0x0x1op0x0x1f64",
     };
@@ -432,6 +446,7 @@ static void everything_was_covered(void **state) {
     AT_LEAST(seen.empty, 1);
     AT_LEAST(seen.unbatched, 10);
     AT_LEAST(seen.doubles, 15);
+    AT_LEAST(seen.halves, 15);
     for (int mode = 0; mode < 4; mode++) AT_LEAST(seen.modes[mode], 8);
     AT_LEAST(seen.grouped, 15);
     AT_LEAST(seen.depthwise, 4);

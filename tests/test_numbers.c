@@ -22,7 +22,7 @@ static void judge_same(const layer *l, real *const expected[4], const char *who,
         for (int64_t i = 0; layer_unknown(l->direction, (oracle_role)role) &&
                             i < oracle_count(&l->p, (oracle_role)role);
              i++) {
-            real want = expected[role][i], got = l->value[role][i];
+            real want = layer_round(l, role, expected[role][i]), got = l->value[role][i];
             if (isnan(want) ? !isnan(got) : !(got == want)) {
                 print_error("role %d, element %lld: %Lg, but the oracle says %Lg\n", role,
                             (long long)i, got, want);
@@ -100,7 +100,11 @@ static void subnormals_are_exact(void **state) {
     for (int turn = 0, turns = test_count(200); turn < turns; turn++) {
         convt3d_problem p;
         random_problem(&r, 20000, &p);
-        real least = p.dtype == CONVT3D_FLOAT64 ? 0x1p-1074L : 0x1p-149L;
+        static const real leasts[] = {[CONVT3D_FLOAT32] = 0x1p-149L,
+                                      [CONVT3D_FLOAT64] = 0x1p-1074L,
+                                      [CONVT3D_BFLOAT16] = 0x1p-133L,
+                                      [CONVT3D_FLOAT16] = 0x1p-24L};
+        const real least = leasts[p.dtype];
         for (int d = 0; d < 3; d++) {
             layer l = layer_make(&r, &p, (convt3d_direction)d, LAYER_DENSE);
             fill_integers(&r, &l);

@@ -29,7 +29,7 @@ static void compute(layer *l, int with_bias) {
 }
 
 static layer make(rng *r, const convt3d_problem *p, convt3d_direction direction) {
-    return layer_make(r, p, direction, LAYER_DENSE);
+    return layer_make(r, p, direction, LAYER_DENSE | LAYER_ONE_DTYPE);
 }
 
 static void fill(rng *r, layer *l, oracle_role role) {
@@ -44,6 +44,12 @@ static void zero(layer *l, oracle_role role) {
 static void wrong(const convt3d_problem *p, const char *what) {
     print_error("%s, seed %llu\n", problem_text(p), (unsigned long long)seed);
     fail_msg("%s", what);
+}
+
+/* Any problem whose results aren't rounded as they are written. */
+static void exact_problem(rng *r, int64_t most_products, convt3d_problem *p) {
+    random_problem(r, most_products, p);
+    if (convt3d_dtype_size(p->dtype) == 2) p->dtype = CONVT3D_FLOAT32;
 }
 
 /* ---- Impulses: one input, one tap --------------------------------------- */
@@ -103,7 +109,7 @@ static void linearity(void **state) {
     rng r = {seed + 1};
     for (int turn = 0, turns = test_count(100); turn < turns; turn++) {
         convt3d_problem p;
-        random_problem(&r, 20000, &p);
+        exact_problem(&r, 20000, &p);
         for (int d = 0; d < 3; d++)
             for (int role = 0; role < 3; role++) {
                 if (!layer_known((convt3d_direction)d, (oracle_role)role)) continue;
@@ -147,7 +153,7 @@ static void adjoints(void **state) {
     int turns = test_count(400);
     for (int turn = 0; turn < turns; turn++) {
         convt3d_problem p;
-        random_problem(&r, 40000, &p);
+        exact_problem(&r, 40000, &p);
         layer l[3];
         for (int d = 0; d < 3; d++) {
             l[d] = make(&r, &p, (convt3d_direction)d);
@@ -246,7 +252,7 @@ static void padding_is_a_fold_of_the_full_result(void **state) {
     rng r = {seed + 4};
     for (int turn = 0, turns = test_count(300); turn < turns; turn++) {
         convt3d_problem p, full;
-        random_problem(&r, 20000, &p);
+        exact_problem(&r, 20000, &p);
         full = p;
         memset(full.padding_before, 0, sizeof full.padding_before);
         memset(full.padding_after, 0, sizeof full.padding_after);
@@ -351,14 +357,14 @@ static void batches_split_into_the_same_bytes(void **state) {
             int64_t in = oracle_count(&one, (oracle_role)known);
             int64_t out = oracle_count(&one, (oracle_role)unknown);
             for (int64_t n = 0; n < p.batch; n++) {
-                int flags = LAYER_DENSE | (rng_chance(&r, 50) ? LAYER_UNBATCHED : 0);
+                int flags = LAYER_DENSE | LAYER_ONE_DTYPE | (rng_chance(&r, 50) ? LAYER_UNBATCHED : 0);
                 layer m = layer_make(&r, &one, (convt3d_direction)d, flags);
                 for (int role = 1; role < 4; role += 2)
                     memcpy(m.value[role], l.value[role],
                            (size_t)oracle_count(&p, (oracle_role)role) * sizeof(real));
                 memcpy(m.value[known], l.value[known] + n * in, (size_t)in * sizeof(real));
                 compute(&m, 1);
-                size_t each = p.dtype == CONVT3D_FLOAT64 ? 8 : 4;
+                size_t each = convt3d_dtype_size(p.dtype);
                 if (memcmp(m.tensor[unknown].tensor.data,
                            (char *)l.tensor[unknown].tensor.data + (size_t)(n * out) * each,
                            (size_t)out * each))

@@ -37,7 +37,7 @@ typedef struct strided {
 static strided make(rng *r, convt3d_dtype dtype, const int64_t shape[5], int n, int gaps,
                     int backwards) {
     strided s = {.tensor = convt3d_tensor_dense(NULL, dtype, 5, shape)};
-    int64_t step = 1, first = 0, last = 0, each = dtype == CONVT3D_FLOAT64 ? 8 : 4;
+    int64_t step = 1, first = 0, last = 0, each = (int64_t)convt3d_dtype_size(dtype);
     int order[5];
     axis_order(n, order);
     for (int i = 0; i < 5; i++) {
@@ -60,7 +60,7 @@ static strided make(rng *r, convt3d_dtype dtype, const int64_t shape[5], int n, 
 
 /* Copies between the tensor and dense bytes. */
 static void copy(const convt3d_tensor *t, unsigned char *dense, int from_dense) {
-    const size_t each = t->dtype == CONVT3D_FLOAT64 ? 8 : 4;
+    const size_t each = convt3d_dtype_size(t->dtype);
     int64_t count = t->size[0] * t->size[1] * t->size[2] * t->size[3] * t->size[4];
     for (int64_t i = 0; i < count; i++, dense += each) {
         int64_t rest = i, at = 0;
@@ -120,7 +120,7 @@ static void check_orders(rng *r, const job *j, int from_order, int to_order) {
     if (j->write == CONVT3D_ACCUMULATE) copy(&to.tensor, j->before, 1);
     run(j, &from.tensor, &to.tensor, &how);
 
-    const size_t each = y->dtype == CONVT3D_FLOAT64 ? 8 : 4;
+    const size_t each = convt3d_dtype_size(y->dtype);
     const int64_t count = y->size[0] * y->stride[0]; /* dense */
     unsigned char *got = malloc((size_t)count * each);
     copy(&to.tensor, got, 0);
@@ -162,7 +162,8 @@ static void dense_run(job *j, layer *l, int integers) {
     oracle_run(&j->p, j->direction, values);
     material_load(&l->tensor[unknown], got);
     for (int64_t i = 0; i < count; i++) {
-        real want = values[unknown][i] + (j->write == CONVT3D_ACCUMULATE ? before[i] : 0);
+        const real old = j->write == CONVT3D_ACCUMULATE ? before[i] : 0;
+        real want = layer_round(l, unknown, values[unknown][i] + old);
         if (got[i] != want) wrong(j, "not what the oracle says");
     }
     free(got);
@@ -223,6 +224,8 @@ static void chosen_problems(void **state) {
         "n4ci8co6g2i3x3x17k3s2p1d2",
         "n17ci6co6g6i2x5x6k3s2p1nb",
         "n3ci2co3i2x2x7k1s3",
+        "n19ci3co21i2x4x9k3x2x2s2x1x1p0x1x0bf16",
+        "n3ci18co5i2x3x20k4s2p1nbf16",
         "n1ci17co70i2x3x18k3s2p1op1",
         "n1ci5co19i2x3x21k2s2f64",
         "n1ci70co9i3x2x5k4s2p1nb",
