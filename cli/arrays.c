@@ -7,9 +7,8 @@
 #include <string.h>
 
 convt3d_tensor cli_tensor(const io_array *array) {
-    convt3d_tensor tensor = {.data = array->data,
-                             .dtype = array->dtype == IO_F64 ? CONVT3D_FLOAT64 : CONVT3D_FLOAT32,
-                             .rank = array->rank};
+    convt3d_tensor tensor = {
+        .data = array->data, .dtype = io_dtype_core(array->dtype), .rank = array->rank};
     /* A rank beyond the tensor's stays as it is: the library reports it. */
     for (int i = 0; i < array->rank && i < CONVT3D_MAX_RANK; i++) {
         tensor.size[i] = array->size[i];
@@ -18,11 +17,11 @@ convt3d_tensor cli_tensor(const io_array *array) {
     return tensor;
 }
 
-/* What a weight of this type is computed in: a float type that holds all of
- * its values, as far as there is one. */
+/* What a weight of this type is computed in: its own, or for integers a float
+ * type that holds all of its values, as far as there is one. */
 static convt3d_dtype compute_dtype(io_dtype dtype) {
+    if (io_dtype_core(dtype)) return io_dtype_core(dtype);
     switch (dtype) {
-    case IO_F64:
     case IO_U32:
     case IO_I32:
     case IO_U64:
@@ -91,6 +90,13 @@ static int convert(io_array *array, convt3d_dtype dtype) {
     return cli_fail_status(&err);
 }
 
+/* Beside 16 bits a bias of another type is float32: it is added before the one
+ * rounding, and needs none of its own. */
+static convt3d_dtype bias_dtype(convt3d_dtype layer, io_dtype bias) {
+    int keeps = convt3d_dtype_size(layer) == 2 && io_dtype_core(bias) != layer;
+    return keeps ? CONVT3D_FLOAT32 : layer;
+}
+
 int cli_parameters_load(const cli_args *args, cli_layer *layer, cli_parameters *parameters) {
     const char *module = args->text[CLI_OPT_MODULE];
     *parameters = (cli_parameters){0};
@@ -107,7 +113,8 @@ int cli_parameters_load(const cli_args *args, cli_layer *layer, cli_parameters *
     layer->problem.bias = parameters->bias.rank != 0;
     if (status == 0) status = convert(&parameters->weight, layer->problem.dtype);
     if (status == 0 && parameters->bias.rank)
-        status = convert(&parameters->bias, layer->problem.dtype);
+        status =
+            convert(&parameters->bias, bias_dtype(layer->problem.dtype, parameters->bias.dtype));
     if (status) cli_parameters_free(parameters);
     return status;
 }

@@ -16,11 +16,38 @@ typedef struct backward_job {
     cli_layer layer;
     cli_parameters parameters;
     convt3d_options options;
+    convt3d_dtype weight_dtype; /* of grad_weight and grad_bias; 0: the layer's */
     io_array input, grad_output;
     cli_result results[CLI_RESULTS]; /* those that are asked for */
     int count;
     int index[CLI_RESULTS]; /* GRAD_INPUT, ...: which result it is, or -1 */
 } backward_job;
+
+/* --grad-weight-dtype alone; what it may be depends on the layer. */
+static int parse_weight_dtype(const cli_args *args, convt3d_dtype *dtype) {
+    const char *text = args->text[CLI_OPT_GRAD_WEIGHT_DTYPE];
+    *dtype = (convt3d_dtype)0;
+    if (!text) return 0;
+    *dtype = cli_dtype_parse(text);
+    if (!*dtype) return cli_usage("--grad-weight-dtype: '%s'; legal are " CLI_DTYPES, text);
+    if (args->text[CLI_OPT_GRAD_WEIGHT] || args->text[CLI_OPT_GRAD_BIAS]) return 0;
+    return cli_usage("--grad-weight-dtype needs --grad-weight or --grad-bias");
+}
+
+/* Every gradient has the layer's type, but those of a layer of 16 bits with respect
+ * to weight and bias may be float32. */
+static int choose_dtypes(const cli_args *args, backward_job *job) {
+    convt3d_dtype layer = job->layer.problem.dtype, weight = job->weight_dtype;
+    int narrow = convt3d_dtype_size(layer) == 2;
+    if (!weight) weight = layer;
+    for (int i = 0; i < job->count; i++)
+        job->results[i].dtype = i == job->index[GRAD_INPUT] ? layer : weight;
+    if (weight == layer || (narrow && weight == CONVT3D_FLOAT32)) return 0;
+    /* Without --dtype it is the weight's file that decided the layer's. */
+    int (*say)(const char *format, ...) = args->text[CLI_OPT_DTYPE] ? cli_usage : cli_fail;
+    return say("--grad-weight-dtype: %s; legal for a layer of %s %s", convt3d_dtype_name(weight),
+               convt3d_dtype_name(layer), narrow ? "are that and float32" : "is that alone");
+}
 
 /* Unless an option fixes it, the output's size is what grad_output has: a
  * layer may be run with any output_size that it can reach. */
@@ -57,14 +84,14 @@ static void place_grad_input(const backward_job *job, io_array *grad_input) {
 static int create_results(backward_job *job) {
     const convt3d_problem *problem = &job->layer.problem;
     for (int i = 0; i < job->count; i++) {
-        io_array *array = &job->results[i].array;
+        cli_result *result = &job->results[i];
         int status;
         if (i == job->index[GRAD_INPUT])
-            status = cli_result_create(problem->dtype, job->input.rank, job->input.size, array);
+            status = cli_result_create(result, job->input.rank, job->input.size);
         else if (i == job->index[GRAD_WEIGHT])
-            status = cli_result_create(problem->dtype, 5, job->parameters.weight.size, array);
+            status = cli_result_create(result, 5, job->parameters.weight.size);
         else
-            status = cli_result_create(problem->dtype, 1, &problem->out_channels, array);
+            status = cli_result_create(result, 1, &problem->out_channels);
         if (status) return status;
     }
     if (job->index[GRAD_INPUT] >= 0)
@@ -116,7 +143,9 @@ static int compute(const backward_job *job, convt3d_direction direction) {
 
 static int work(const cli_args *args, backward_job *job) {
     convt3d_dtype dtype = job->layer.problem.dtype;
-    int status = cli_volume_load(args, CLI_OPT_INPUT, dtype, &job->input);
+    int status = choose_dtypes(args, job);
+    if (status == 0) status = cli_results_check_dtypes(args, job->results, job->count);
+    if (status == 0) status = cli_volume_load(args, CLI_OPT_INPUT, dtype, &job->input);
     if (status == 0) status = cli_volume_load(args, CLI_OPT_GRAD_OUTPUT, dtype, &job->grad_output);
     if (status == 0) status = bind(args, job);
     if (status == 0) status = create_results(job);
@@ -135,6 +164,7 @@ static int backward(const cli_args *args) {
     if (job.count == 0) return cli_usage("--grad-input, --grad-weight or --grad-bias is missing");
     int status = cli_layer_parse(args, &job.layer);
     if (status == 0) status = cli_run_options(args, &job.options);
+    if (status == 0) status = parse_weight_dtype(args, &job.weight_dtype);
     if (status == 0) status = cli_results_check(args, job.results, job.count);
     if (status == 0) status = cli_parameters_load(args, &job.layer, &job.parameters);
     if (status) return status;
@@ -154,7 +184,7 @@ const cli_command cli_backward = {
     .takes = CLI_SET_ARGUMENTS | CLI_SET_PARAMETERS | CLI_SET_RUN | CLI_SET(CLI_OPT_INPUT) |
              CLI_SET(CLI_OPT_GRAD_OUTPUT) | CLI_SET(CLI_OPT_GRAD_INPUT) |
              CLI_SET(CLI_OPT_GRAD_WEIGHT) | CLI_SET(CLI_OPT_GRAD_BIAS) |
-             CLI_SET(CLI_OPT_OUTPUT_SIZE),
+             CLI_SET(CLI_OPT_GRAD_WEIGHT_DTYPE) | CLI_SET(CLI_OPT_OUTPUT_SIZE),
     .needs = CLI_SET(CLI_OPT_INPUT) | CLI_SET(CLI_OPT_GRAD_OUTPUT),
     .run = backward,
 };

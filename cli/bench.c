@@ -54,8 +54,7 @@ typedef struct figures {
 static convt3d_status fill(convt3d_generator *generator, io_array *array, convt3d_dtype dtype,
                            int32_t rank, const int64_t *size, convt3d_error *err) {
     int64_t count = 1;
-    convt3d_status status =
-        io_array_create(dtype == CONVT3D_FLOAT32 ? IO_F32 : IO_F64, rank, size, array, err);
+    convt3d_status status = io_array_create(io_dtype_of(dtype), rank, size, array, err);
     for (int32_t a = 0; a < rank; a++) count *= size[a];
     return status ? status
                   : convt3d_generator_uniform(generator, array->data, dtype, count, -1, 1, err);

@@ -49,6 +49,19 @@ static int64_t count_products(const convt3d_problem *p) {
     return products;
 }
 
+/* How large sums may become: all integers up to there are exact in what adds them,
+ * and finite in float16, the data themselves too. */
+static double exact_sums(convt3d_dtype dtype) {
+    switch (dtype) {
+    case CONVT3D_FLOAT64:
+        return 0x1p50;
+    case CONVT3D_FLOAT16:
+        return 0x1p15;
+    default:
+        return 0x1p23;
+    }
+}
+
 void check_problem(uint64_t *state, convt3d_dtype dtype, convt3d_problem *problem, int64_t *limit) {
     enum {
         MOST_PRODUCTS = 300000
@@ -64,9 +77,10 @@ void check_problem(uint64_t *state, convt3d_dtype dtype, convt3d_problem *proble
     /* No sum of any direction has more terms than there are products, outputs
      * (a bias gradient adds those) and one more for the bias. */
     outputs = shape[0] * shape[2] * shape[3] * shape[4];
-    double exact = dtype == CONVT3D_FLOAT64 ? 0x1p50 : 0x1p23;
+    double exact = exact_sums(dtype);
     *limit = (int64_t)sqrt(exact / (double)(products + outputs + 1));
     if (*limit < 1) *limit = 1;
+    if (dtype == CONVT3D_BFLOAT16 && *limit > 256) *limit = 256; /* its integers without gaps */
 }
 
 static int64_t count_elements(const convt3d_tensor *tensor) {
@@ -76,8 +90,7 @@ static int64_t count_elements(const convt3d_tensor *tensor) {
 }
 
 static void *allocate(const convt3d_tensor *tensor) {
-    size_t element = tensor->dtype == CONVT3D_FLOAT64 ? sizeof(double) : sizeof(float);
-    return malloc((size_t)count_elements(tensor) * element);
+    return malloc((size_t)count_elements(tensor) * convt3d_dtype_size(tensor->dtype));
 }
 
 convt3d_tensor check_tensor(uint64_t *state, convt3d_dtype dtype, int rank, const int64_t *size) {
@@ -106,16 +119,18 @@ convt3d_tensor check_tensor_like(const convt3d_tensor *tensor) {
     return copy;
 }
 
+static void *place(const convt3d_tensor *tensor, int64_t index) {
+    return (char *)tensor->data + index * (int64_t)convt3d_dtype_size(tensor->dtype);
+}
+
 static void put(const convt3d_tensor *tensor, int64_t index, double value) {
-    if (tensor->dtype == CONVT3D_FLOAT64)
-        ((double *)tensor->data)[index] = value;
-    else
-        ((float *)tensor->data)[index] = (float)value;
+    convt3d_convert(place(tensor, index), tensor->dtype, &value, CONVT3D_FLOAT64, 1, NULL);
 }
 
 double check_element(const convt3d_tensor *tensor, int64_t index) {
-    return tensor->dtype == CONVT3D_FLOAT64 ? ((double *)tensor->data)[index]
-                                            : (double)((float *)tensor->data)[index];
+    double value = 0;
+    convt3d_convert(&value, CONVT3D_FLOAT64, place(tensor, index), tensor->dtype, 1, NULL);
+    return value;
 }
 
 void check_fill_integers(uint64_t *state, const convt3d_tensor *tensor, int64_t limit) {

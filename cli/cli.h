@@ -25,6 +25,7 @@ typedef enum cli_id {
     CLI_OPT_GRAD_INPUT,
     CLI_OPT_GRAD_WEIGHT,
     CLI_OPT_GRAD_BIAS,
+    CLI_OPT_GRAD_WEIGHT_DTYPE,
     CLI_OPT_INPUT_SIZE,
     CLI_OPT_IN_CHANNELS,
     CLI_OPT_OUT_CHANNELS,
@@ -134,9 +135,10 @@ int cli_number(const cli_args *args, cli_id id, double fallback, double *value);
 /* --seed: all 64 bits, as PyTorch's manual_seed() takes them. */
 int cli_seed(const cli_args *args, uint64_t fallback, uint64_t *seed);
 
-/* "float32" or "float64"; 0 for any other text. */
+/* The type of that name, or short name: "bfloat16" and "bf16"; 0 for any other
+ * text, and what is legal then. */
+#define CLI_DTYPES "float32, float64, bfloat16 and float16"
 convt3d_dtype cli_dtype_parse(const char *text);
-const char *cli_dtype_name(convt3d_dtype dtype);
 
 /* "(20, 33, 21, 46, 97)" */
 #define CLI_SHAPE_TEXT 200
@@ -191,7 +193,8 @@ typedef struct cli_parameters {
 } cli_parameters;
 
 /* Loads --module, or --weight and --bias; completes 'layer' by what they say
- * and converts them to the layer's dtype, which --dtype or the weight decides. */
+ * and converts them to the layer's dtype, which --dtype or the weight decides (but
+ * a bias may be of float32 beside 16 bits). */
 int cli_parameters_load(const cli_args *args, cli_layer *layer, cli_parameters *parameters);
 void cli_parameters_free(cli_parameters *parameters);
 
@@ -212,17 +215,20 @@ convt3d_tensor cli_tensor(const io_array *array);
 int cli_output_check(const char *option, const char *spec, const char *const *endings);
 extern const char *const cli_array_endings[];
 
-/* A new array for a result. */
-int cli_result_create(convt3d_dtype dtype, int32_t rank, const int64_t *size, io_array *array);
-
 typedef struct cli_result {
     cli_id id; /* the option that names the file */
+    convt3d_dtype dtype;
     io_array array;
 } cli_result;
+
+/* Makes its array, of this shape. */
+int cli_result_create(cli_result *result, int32_t rank, const int64_t *size);
 
 /* Writes all results; those that name the same .safetensors file into one. */
 #define CLI_RESULTS 3
 int cli_results_check(const cli_args *args, const cli_result *results, int count);
+/* Whether the files can hold the results' dtypes, told before the work. */
+int cli_results_check_dtypes(const cli_args *args, const cli_result *results, int count);
 int cli_results_save(const cli_args *args, const cli_result *results, int count);
 
 /* ---- Progress and interrupts (progress.c) --------------------------------- */

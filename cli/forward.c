@@ -47,11 +47,11 @@ static int forward(const cli_args *args) {
     if (status == 0) status = cli_results_check(args, &result, 1);
     if (status == 0) status = cli_parameters_load(args, &layer, &parameters);
     if (status) return status;
-    status = cli_volume_load(args, CLI_OPT_INPUT, layer.problem.dtype, &input);
+    result.dtype = layer.problem.dtype;
+    status = cli_results_check_dtypes(args, &result, 1);
+    if (status == 0) status = cli_volume_load(args, CLI_OPT_INPUT, layer.problem.dtype, &input);
     if (status == 0) status = cli_layer_bind(args, &layer, &parameters, &input, shape);
-    if (status == 0)
-        status = cli_result_create(layer.problem.dtype, input.rank, shape + 5 - input.rank,
-                                   &result.array);
+    if (status == 0) status = cli_result_create(&result, input.rank, shape + 5 - input.rank);
     if (status == 0) status = compute(&layer.problem, &options, &parameters, &input, &result.array);
     if (status == 0) {
         follow_input(&layer.problem, &input, &result.array);

@@ -64,9 +64,8 @@ static int complete(const cli_args *args, convt3d_fill fill, cli_layer *layer) {
 
 /* The module keeps its memory: io only gets to see it. */
 static io_array view_of(const convt3d_tensor *tensor) {
-    io_array array = {.data = tensor->data,
-                      .dtype = tensor->dtype == CONVT3D_FLOAT64 ? IO_F64 : IO_F32,
-                      .rank = tensor->rank};
+    io_array array = {
+        .data = tensor->data, .dtype = io_dtype_of(tensor->dtype), .rank = tensor->rank};
     memcpy(array.size, tensor->size, sizeof(tensor->size));
     memcpy(array.stride, tensor->stride, sizeof(tensor->stride));
     return array;

@@ -155,8 +155,7 @@ int cli_layer_parse(const cli_args *args, cli_layer *layer) {
     const char *dtype = args->text[CLI_OPT_DTYPE];
     if (dtype) {
         layer->problem.dtype = cli_dtype_parse(dtype);
-        if (!layer->problem.dtype)
-            return cli_usage("--dtype: '%s'; legal are float32 and float64", dtype);
+        if (!layer->problem.dtype) return cli_usage("--dtype: '%s'; legal are " CLI_DTYPES, dtype);
         layer->source[CLI_OPT_DTYPE] = cli_option_name(CLI_OPT_DTYPE);
     }
     int status = parse_output_size(args, layer);

@@ -47,10 +47,10 @@ int cli_output_check(const char *option, const char *spec, const char *const *en
     return cli_fail("%s: can't write into %s: %s", option, folder, strerror(errno));
 }
 
-int cli_result_create(convt3d_dtype dtype, int32_t rank, const int64_t *size, io_array *array) {
+int cli_result_create(cli_result *result, int32_t rank, const int64_t *size) {
     convt3d_error err;
-    io_dtype kind = dtype == CONVT3D_FLOAT64 ? IO_F64 : IO_F32;
-    if (io_array_create(kind, rank, size, array, &err) == CONVT3D_OK) return 0;
+    if (io_array_create(io_dtype_of(result->dtype), rank, size, &result->array, &err) == CONVT3D_OK)
+        return 0;
     return cli_fail_status(&err);
 }
 
@@ -77,6 +77,19 @@ int cli_results_check(const cli_args *args, const cli_result *results, int count
                                  "take both as :name",
                                  cli_option_name(results[j].id), option, spec);
         }
+    }
+    return 0;
+}
+
+int cli_results_check_dtypes(const cli_args *args, const cli_result *results, int count) {
+    /* Without the option it is the weight's file that decided. */
+    int (*say)(const char *format, ...) = args->text[CLI_OPT_DTYPE] ? cli_usage : cli_fail;
+    for (int i = 0; i < count; i++) {
+        const char *spec = args->text[results[i].id];
+        convt3d_error err;
+        if (io_save_check(spec, io_dtype_of(results[i].dtype), &err) != CONVT3D_OK)
+            return say("%s: %s, or choose another --dtype, such as float32",
+                       cli_option_name(results[i].id), err.text);
     }
     return 0;
 }

@@ -65,7 +65,7 @@ static int print_sizes(const convt3d_problem *problem, int rank, const int64_t *
     if (convt3d_problem_output_range(problem, smallest, largest, &err) != CONVT3D_OK)
         return cli_usage_status(&err);
     printf("input:   %s %s\n", cli_shape_text(rank, input + 5 - rank, text),
-           cli_dtype_name(problem->dtype));
+           convt3d_dtype_name(problem->dtype));
     printf("weight:  %s\n", cli_shape_text(5, weight, text));
     printf("output:  %s\n", cli_shape_text(rank, shape + 5 - rank, text));
     for (int a = 0; a < 3; a++) {
@@ -85,7 +85,7 @@ static int print_sizes(const convt3d_problem *problem, int rank, const int64_t *
  * any of them were refused, so that only the sum needs care. */
 static uint64_t tensor_bytes(const convt3d_problem *problem, const int64_t *shape,
                              convt3d_direction direction) {
-    uint64_t element = problem->dtype == CONVT3D_FLOAT64 ? 8 : 4;
+    uint64_t element = convt3d_dtype_size(problem->dtype);
     uint64_t part[4] = {element, element, element, 0}, sum = 0;
     part[0] *= (uint64_t)problem->batch * (uint64_t)problem->in_channels;
     part[1] *= (uint64_t)problem->in_channels * (uint64_t)(problem->out_channels / problem->groups);

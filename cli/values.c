@@ -110,13 +110,16 @@ int cli_seed(const cli_args *args, uint64_t fallback, uint64_t *seed) {
 }
 
 convt3d_dtype cli_dtype_parse(const char *text) {
-    if (strcmp(text, "float32") == 0) return CONVT3D_FLOAT32;
-    if (strcmp(text, "float64") == 0) return CONVT3D_FLOAT64;
+    static const char *const brief[] = {[CONVT3D_FLOAT32] = "f32",
+                                        [CONVT3D_FLOAT64] = "f64",
+                                        [CONVT3D_BFLOAT16] = "bf16",
+                                        [CONVT3D_FLOAT16] = "f16"};
+    for (size_t i = CONVT3D_FLOAT32; i < sizeof(brief) / sizeof(brief[0]); i++) {
+        convt3d_dtype dtype = (convt3d_dtype)i;
+        if (strcmp(text, brief[i]) == 0 || strcmp(text, convt3d_dtype_name(dtype)) == 0)
+            return dtype;
+    }
     return (convt3d_dtype)0;
-}
-
-const char *cli_dtype_name(convt3d_dtype dtype) {
-    return dtype == CONVT3D_FLOAT64 ? "float64" : "float32";
 }
 
 const char *cli_shape_text(int rank, const int64_t *size, char text[CLI_SHAPE_TEXT]) {

@@ -26,6 +26,24 @@ const char *io_dtype_name(io_dtype dtype) {
     return dtype >= IO_BOOL && dtype <= IO_F64 ? dtypes[dtype].name : "unknown dtype";
 }
 
+static const io_dtype of_core[] = {[CONVT3D_FLOAT32] = IO_F32,
+                                   [CONVT3D_FLOAT64] = IO_F64,
+                                   [CONVT3D_BFLOAT16] = IO_BF16,
+                                   [CONVT3D_FLOAT16] = IO_F16};
+enum {
+    CORE_DTYPES = sizeof of_core / sizeof *of_core
+};
+
+io_dtype io_dtype_of(convt3d_dtype dtype) {
+    return (unsigned)dtype < CORE_DTYPES ? of_core[dtype] : (io_dtype)0;
+}
+
+convt3d_dtype io_dtype_core(io_dtype dtype) {
+    unsigned core = dtype ? CORE_DTYPES - 1 : 0;
+    while (core && of_core[core] != dtype) core--;
+    return (convt3d_dtype)core;
+}
+
 void io_array_free(io_array *array) {
     free(array->owned);
     memset(array, 0, sizeof *array);

@@ -1,35 +1,10 @@
-/* convert: any dtype that files hold to float32 or float64.
+/* convert: any dtype that files hold to one of the library's.
  * SPDX-License-Identifier: MIT */
 #include "private.h"
 
-#include <math.h>
 #include <string.h>
 
-/* Binary16, exactly: every half is a float32.  Normal numbers and zeros move
- * by a change of exponent; subnormals are whole multiples of 2^-24. */
-static float from_half(uint16_t half) {
-    uint32_t sign = (uint32_t)(half & 0x8000) << 16;
-    uint32_t exponent = half >> 10 & 31, fraction = half & 1023;
-    uint32_t bits = sign | (exponent + 112) << 23 | fraction << 13;
-    if (exponent == 31) bits = sign | 0x7f800000 | fraction << 13; /* Inf, NaN */
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    if (exponent == 0) {
-        value = ldexpf((float)fraction, -24);
-        return sign ? -value : value;
-    }
-    return value;
-}
-
-static float from_bfloat16(uint16_t half) {
-    uint32_t bits = (uint32_t)half << 16;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-/* One loop per pair of types; each conversion rounds once, to nearest.  A
- * float64 beyond float32 becomes Inf, as IEEE 754 has it. */
+/* One loop per pair of types; each conversion rounds once, to nearest. */
 #define LOOP(TYPE, VALUE)                                                                          \
     do {                                                                                           \
         const TYPE *from = in;                                                                     \
@@ -39,7 +14,7 @@ static float from_bfloat16(uint16_t half) {
             for (int64_t i = 0; i < count; i++) f64[i] = (double)(VALUE);                          \
     } while (0)
 
-static void convert(io_dtype dtype, const void *in, int64_t count, float *f32, double *f64) {
+static void from_integers(io_dtype dtype, const void *in, int64_t count, float *f32, double *f64) {
     switch (dtype) {
     case IO_BOOL:
         LOOP(uint8_t, from[i] != 0);
@@ -68,19 +43,58 @@ static void convert(io_dtype dtype, const void *in, int64_t count, float *f32, d
     case IO_I64:
         LOOP(int64_t, from[i]);
         break;
-    case IO_F16:
-        LOOP(uint16_t, from_half(from[i]));
-        break;
-    case IO_BF16:
-        LOOP(uint16_t, from_bfloat16(from[i]));
-        break;
-    case IO_F32:
-        LOOP(float, from[i]);
-        break;
-    case IO_F64:
-        LOOP(double, from[i]);
+    default: /* floats: convt3d_convert() knows them */
         break;
     }
+}
+
+/* A double that becomes the same 16 bits as this integer would: of what is beyond its 53
+ * bits, only whether there is any can matter to a rounding to so much fewer. */
+static double to_fewer(uint64_t size) {
+    enum {
+        BEYOND = 0x7ff
+    };
+    if (size >> 53) size = (size | (size & BEYOND ? BEYOND + 1 : 0)) & ~(uint64_t)BEYOND;
+    return (double)size;
+}
+
+static void from_large_integers(io_dtype dtype, const void *in, int64_t count, double *to) {
+    const uint64_t *from = in; /* of int64, the bits */
+    for (int64_t i = 0; i < count; i++) {
+        int negative = dtype == IO_I64 && from[i] >> 63;
+        to[i] = negative ? -to_fewer(0 - from[i]) : to_fewer(from[i]);
+    }
+}
+
+/* Integers to 16 bits, by way of doubles, a chunk at a time. */
+static convt3d_status integers_to_half(io_dtype from, const void *in, int64_t count,
+                                       convt3d_dtype dtype, uint16_t *out, convt3d_error *err) {
+    enum {
+        CHUNK = 1024
+    };
+    double chunk[CHUNK];
+    const char *bytes = in;
+    for (int64_t i = 0; i < count; i += CHUNK) {
+        int64_t n = count - i < CHUNK ? count - i : CHUNK;
+        const char *at = bytes + i * (int64_t)io_dtype_size(from);
+        if (from == IO_U64 || from == IO_I64)
+            from_large_integers(from, at, n, chunk);
+        else
+            from_integers(from, at, n, NULL, chunk);
+        convt3d_status status = convt3d_convert(out + i, dtype, chunk, CONVT3D_FLOAT64, n, err);
+        if (status) return status;
+    }
+    return CONVT3D_OK;
+}
+
+static convt3d_status convert(io_dtype from, const void *in, int64_t count, convt3d_dtype dtype,
+                              void *out, convt3d_error *err) {
+    if (io_dtype_core(from))
+        return convt3d_convert(out, dtype, in, io_dtype_core(from), count, err);
+    if (convt3d_dtype_size(dtype) == 2) return integers_to_half(from, in, count, dtype, out, err);
+    from_integers(from, in, count, dtype == CONVT3D_FLOAT32 ? out : NULL,
+                  dtype == CONVT3D_FLOAT64 ? out : NULL);
+    return CONVT3D_OK;
 }
 
 /* The number of elements, if they lie in a stretch of memory of that many
@@ -115,10 +129,10 @@ static convt3d_status copy_dense(const io_array *array, io_array *copy, convt3d_
 }
 
 convt3d_status io_array_convert(io_array *array, convt3d_dtype dtype, convt3d_error *err) {
-    if (dtype != CONVT3D_FLOAT32 && dtype != CONVT3D_FLOAT64)
-        return io_fail(err, CONVT3D_DTYPE, "array", "dtype %d is neither float32 nor float64",
-                       (int)dtype);
-    io_dtype to = dtype == CONVT3D_FLOAT32 ? IO_F32 : IO_F64;
+    io_dtype to = io_dtype_of(dtype);
+    if (!to)
+        return io_fail(err, CONVT3D_DTYPE, "array",
+                       "dtype %d is none of float32, float64, bfloat16 and float16", (int)dtype);
     if (array->dtype == to) return CONVT3D_OK;
     convt3d_status status;
     if (dense_count(array) < 0) {
@@ -131,8 +145,11 @@ convt3d_status io_array_convert(io_array *array, convt3d_dtype dtype, convt3d_er
     io_array result;
     status = io_array_create(to, array->rank, array->size, &result, err);
     if (status) return status;
-    convert(array->dtype, array->data, dense_count(array), to == IO_F32 ? result.data : NULL,
-            to == IO_F64 ? result.data : NULL);
+    status = convert(array->dtype, array->data, dense_count(array), dtype, result.data, err);
+    if (status) {
+        io_array_free(&result);
+        return status;
+    }
     memcpy(result.stride, array->stride, sizeof result.stride);
     result.space = array->space;
     io_array_free(array);

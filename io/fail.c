@@ -38,3 +38,9 @@ convt3d_status io_fail_system(convt3d_error *err, const char *path, const char *
 convt3d_status io_fail_nomem(convt3d_error *err, const char *path, size_t bytes) {
     return io_fail(err, CONVT3D_NOMEM, path, "out of memory: %zu bytes needed", bytes);
 }
+
+convt3d_status io_fail_written(convt3d_error *err, const char *path, io_dtype dtype) {
+    return io_fail(err, CONVT3D_DTYPE, path,
+                   "only float32, float64, bfloat16 and float16 are written, not %s",
+                   io_dtype_name(dtype));
+}

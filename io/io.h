@@ -32,6 +32,10 @@ typedef enum io_dtype {
 size_t io_dtype_size(io_dtype dtype);
 const char *io_dtype_name(io_dtype dtype); /* "float32", "uint8", ... */
 
+/* The same type in the library's words, and back; 0 where there is none. */
+convt3d_dtype io_dtype_core(io_dtype dtype);
+io_dtype io_dtype_of(convt3d_dtype dtype);
+
 #define IO_MAX_RANK 8
 
 /* Where a volume lies in space, as NIfTI has it; kept so that an output can
@@ -73,15 +77,20 @@ convt3d_status io_array_create(io_dtype dtype, int32_t rank, const int64_t *size
  * type needs it). */
 convt3d_status io_load(const char *spec, io_array *array, convt3d_error *err);
 
-/* Converts to float32 or float64, keeping the order in memory where possible.
- * No-op if it is that already. */
+/* Converts to a type of the library, each element rounded once, keeping the order in
+ * memory where possible.  No-op if it is that already. */
 convt3d_status io_array_convert(io_array *array, convt3d_dtype dtype, convt3d_error *err);
 
 /* Writes by ending: .npy (C order), .safetensors or .safetensors:name (one
  * tensor, "tensor" if no name is given), .nii, .nii.gz (space from
  * array->space; identity-like defaults if it has none).  ARG for any other
- * ending. */
+ * ending; DTYPE for what io_save_check() says. */
 convt3d_status io_save(const char *spec, const io_array *array, convt3d_error *err);
+
+/* Whether such a file can hold elements of this type: safetensors holds every type of
+ * the library, .npy all but bfloat16, NIfTI float32 and float64.  ARG, or DTYPE with
+ * the kinds of file that can. */
+convt3d_status io_save_check(const char *spec, io_dtype dtype, convt3d_error *err);
 
 /* ---- safetensors files with several tensors ----------------------------- */
 

@@ -143,6 +143,32 @@ convt3d_status io_load(const char *spec, io_array *array, convt3d_error *err) {
 
 /* ---- saving ------------------------------------------------------------------- */
 
+static convt3d_status fail_ending(const char *path, convt3d_error *err) {
+    return io_fail(err, CONVT3D_ARG, path,
+                   "the ending of an output must be .npy, .safetensors, .nii or .nii.gz");
+}
+
+/* Only safetensors has a name for bfloat16, and NIfTI has none for float16 either. */
+static convt3d_status check_kind(const char *path, io_dtype dtype, convt3d_error *err) {
+    file_kind kind = kind_of_name(path);
+    if (!io_dtype_core(dtype)) return io_fail_written(err, path, dtype);
+    if (kind == KIND_UNKNOWN) return fail_ending(path, err);
+    if (kind == KIND_SAFETENSORS || io_dtype_size(dtype) > 2) return CONVT3D_OK;
+    if (kind == KIND_NPY && dtype == IO_F16) return CONVT3D_OK;
+    return io_fail(err, CONVT3D_DTYPE, path, "%s can't hold %s; %s can",
+                   kind == KIND_NPY ? "a .npy file" : "a NIfTI file", io_dtype_name(dtype),
+                   dtype == IO_F16 ? ".npy and .safetensors files" : "a .safetensors file");
+}
+
+convt3d_status io_save_check(const char *spec, io_dtype dtype, convt3d_error *err) {
+    file_spec split;
+    convt3d_status status = split_at(spec, name_colon(spec), &split, err);
+    if (status) return status;
+    status = check_kind(split.path, dtype, err);
+    free(split.path);
+    return status;
+}
+
 static convt3d_status save_file(const file_spec *spec, const io_array *array, convt3d_error *err) {
     const io_named tensor = {spec->name ? spec->name : "tensor", array};
     switch (kind_of_name(spec->path)) {
@@ -157,18 +183,15 @@ static convt3d_status save_file(const file_spec *spec, const io_array *array, co
     default:
         break;
     }
-    return io_fail(err, CONVT3D_ARG, spec->path,
-                   "the ending of an output must be .npy, .safetensors, .nii or .nii.gz");
+    return fail_ending(spec->path, err);
 }
 
 convt3d_status io_save(const char *spec, const io_array *array, convt3d_error *err) {
     file_spec split;
-    if (array->dtype != IO_F32 && array->dtype != IO_F64)
-        return io_fail(err, CONVT3D_DTYPE, spec, "only float32 and float64 are written, not %s",
-                       io_dtype_name(array->dtype));
     convt3d_status status = split_at(spec, name_colon(spec), &split, err);
     if (status) return status;
-    status = save_file(&split, array, err);
+    status = check_kind(split.path, array->dtype, err);
+    if (!status) status = save_file(&split, array, err);
     free(split.path);
     return status;
 }

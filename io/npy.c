@@ -119,6 +119,11 @@ static convt3d_status take_descr(npy_text *text, npy_header *header) {
     header->dtype = ordered ? dtype_of(descr + 1) : (io_dtype)0;
     if (order == '|' && io_dtype_size(header->dtype) > 1) header->dtype = (io_dtype)0;
     header->swap = order == '>';
+    if (ordered && strcmp(descr + 1, "V2") == 0)
+        return io_fail(text->err, CONVT3D_DTYPE, text->path,
+                       "dtype '%s' doesn't say what its 16 bits are; if they are bfloat16, for "
+                       "which .npy has no name: a .safetensors file has one",
+                       descr);
     if (!header->dtype)
         return io_fail(text->err, CONVT3D_DTYPE, text->path,
                        "dtype '%s' can't be read; it may be b1, u1 to u8, i1 to i8, f2, f4 or f8 "

@@ -30,6 +30,9 @@ convt3d_status io_fail_system(convt3d_error *err, const char *path, const char *
 
 convt3d_status io_fail_nomem(convt3d_error *err, const char *path, size_t bytes);
 
+/* DTYPE: no kind of file is written with elements of this type. */
+convt3d_status io_fail_written(convt3d_error *err, const char *path, io_dtype dtype);
+
 /* ---- source.c ------------------------------------------------------------- */
 
 typedef struct io_source {

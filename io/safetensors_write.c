@@ -60,6 +60,22 @@ static convt3d_status add_metadata(json_t *header, const char *path, const char 
     return status;
 }
 
+/* What the format calls the types that are written; NULL for any other. */
+static const char *type_name(io_dtype dtype) {
+    switch (dtype) {
+    case IO_F16:
+        return "F16";
+    case IO_BF16:
+        return "BF16";
+    case IO_F32:
+        return "F32";
+    case IO_F64:
+        return "F64";
+    default:
+        return NULL;
+    }
+}
+
 static convt3d_status add_tensor(json_t *header, const char *path, const io_named *tensor,
                                  int64_t *offset, convt3d_error *err) {
     const io_array *array = tensor->array;
@@ -71,9 +87,8 @@ static convt3d_status add_tensor(json_t *header, const char *path, const io_name
     json_t *shape = json_array();
     for (int32_t i = 0; i < array->rank; i++)
         json_array_append_new(shape, json_integer(array->size[i]));
-    json_t *entry =
-        json_pack("{s:s, s:o, s:[I, I]}", "dtype", array->dtype == IO_F32 ? "F32" : "F64", "shape",
-                  shape, "data_offsets", (json_int_t)begin, (json_int_t)*offset);
+    json_t *entry = json_pack("{s:s, s:o, s:[I, I]}", "dtype", type_name(array->dtype), "shape",
+                              shape, "data_offsets", (json_int_t)begin, (json_int_t)*offset);
     return add(header, path, tensor->name, entry, err);
 }
 
@@ -81,9 +96,9 @@ static convt3d_status add_tensor(json_t *header, const char *path, const io_name
  * order that other readers expect.  Returns
  * the tensor at 'index' in it. */
 static const io_named *in_order(const io_named *tensors, int count, int index) {
-    for (int pass = 0; pass < 2; pass++)
+    for (size_t size = 8; size >= 2; size /= 2)
         for (int i = 0; i < count; i++)
-            if ((tensors[i].array->dtype == IO_F32) == pass && index-- == 0) return &tensors[i];
+            if (io_dtype_size(tensors[i].array->dtype) == size && index-- == 0) return &tensors[i];
     return NULL;
 }
 
@@ -116,9 +131,8 @@ static convt3d_status write_file(const char *path, const json_t *header, const i
 convt3d_status io_safetensors_write(const char *path, const io_named *tensors, int count,
                                     const char *const *metadata, int pairs, convt3d_error *err) {
     for (int i = 0; i < count; i++)
-        if (tensors[i].array->dtype != IO_F32 && tensors[i].array->dtype != IO_F64)
-            return io_fail(err, CONVT3D_DTYPE, path, "only float32 and float64 are written, not %s",
-                           io_dtype_name(tensors[i].array->dtype));
+        if (!type_name(tensors[i].array->dtype))
+            return io_fail_written(err, path, tensors[i].array->dtype);
     io_json_begin();
     json_t *header = json_object();
     if (!header) return io_fail_nomem(err, path, 1u << 12);

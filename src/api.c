@@ -33,8 +33,8 @@ static convt3d_status check_data(const convt3d_plan *plan, const convt3d_tensor 
                                  convt3d_error *err) {
     int64_t shape[5];
     data_shape(&plan->geometry, output, shape);
-    return convt3d_view_check(tensor, name, CONVT3D_ROLE_DATA, plan->problem.dtype, 0, shape,
-                              view, err);
+    return convt3d_view_check(tensor, name, CONVT3D_ROLE_DATA, plan->problem.dtype, 0, shape, view,
+                              err);
 }
 
 static convt3d_status check_weight(const convt3d_plan *plan, const convt3d_tensor *tensor,

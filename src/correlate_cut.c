@@ -287,8 +287,8 @@ static void finish_cut(const convt3d_plan *plan, const convt3d_correlate *c, con
 void convt3d_correlate_choose_cuts(const convt3d_plan *plan, convt3d_correlate *c) {
     const convt3d_geometry *g = &plan->geometry;
     int forward = plan->direction == CONVT3D_FORWARD;
-    double bytes = (double)g->stored * (double)g->batch *
-                   (double)(forward ? g->out_channels : g->in_channels);
+    double bytes =
+        (double)g->stored * (double)g->batch * (double)(forward ? g->out_channels : g->in_channels);
     for (int a = 0; a < 3; a++) bytes *= (double)(forward ? g->axis[a].out : g->axis[a].in);
     c->stream = bytes > CONVT3D_STREAM_BYTES;
     c->cut[0].run = 1;

@@ -117,7 +117,8 @@ static void gather_span(const convt3d_task *t, const patch *p, const convt3d_spa
                                .from_step = {stride[1], stride[3], step},
                                .count = {p->channels, p->rows, span->count}};
     if (convt3d_correlate_across(t, t->from)) {
-        t->movers->transpose(to, pitch, from, step, stride[1], span->count, span->count, p->channels);
+        t->movers->transpose(to, pitch, from, step, stride[1], span->count, span->count,
+                             p->channels);
         return;
     }
     if (t->run == 1) {
@@ -126,7 +127,7 @@ static void gather_span(const convt3d_task *t, const patch *p, const convt3d_spa
     }
     for (int64_t k = 0; k < p->channels; k++)
         t->movers->transpose(to + k * pitch * element, t->run, from + k * stride[1] * stored,
-                           stride[0], step, t->run, t->run, span->count);
+                             stride[0], step, t->run, t->run, span->count);
 }
 
 static void gather_patch(const convt3d_task *t, const patch *p) {

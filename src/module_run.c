@@ -99,8 +99,8 @@ static convt3d_status check_grad_input(const convt3d_module *module, const convt
     convt3d_view first, other;
     for (size_t i = 0; i < sizeof rows / sizeof *rows && !status; i++) {
         if (!rows[i].tensor) continue;
-        status = convt3d_view_check(rows[i].tensor, rows[i].name, rows[i].role, p->dtype,
-                                    0, rows[i].shape, i ? &other : &first, err);
+        status = convt3d_view_check(rows[i].tensor, rows[i].name, rows[i].role, p->dtype, 0,
+                                    rows[i].shape, i ? &other : &first, err);
         if (status) return status;
         status = i ? convt3d_view_check_apart(&first, &other, err)
                    : convt3d_view_check_output(&first, err);

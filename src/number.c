@@ -73,8 +73,8 @@ static convt3d_status check_array(const void *data, const char *name, convt3d_dt
                                   int64_t count, convt3d_error *err) {
     const int64_t element = (int64_t)convt3d_dtype_size(dtype);
     if (!element)
-        return convt3d_fail(err, CONVT3D_DTYPE, "%s_dtype is %d, but must be 1 to 4 (convt3d_dtype)",
-                            name, (int)dtype);
+        return convt3d_fail(err, CONVT3D_DTYPE,
+                            "%s_dtype is %d, but must be 1 to 4 (convt3d_dtype)", name, (int)dtype);
     if (count > (int64_t)(PTRDIFF_MAX / element))
         return convt3d_fail(err, CONVT3D_OVERFLOW,
                             "count is %lld, but no more than %lld elements of %s fit into memory",

@@ -74,10 +74,10 @@ static void pack_rows(const convt3d_outer_task *t, const convt3d_side *side, con
         const char *p = from + span[i].from * stride[4] * stored;
         if (!t->c->dots && !is_a(t, side)) {
             movers->transpose(to + span[i].to * t->c->b_length * element, t->c->b_length, p,
-                            stride[1], step, end - channel, t->c->b_length, count);
+                              stride[1], step, end - channel, t->c->b_length, count);
         } else if (stride[1] == 1 && end - channel > 1) {
             movers->transpose(to + span[i].to * element, side->positions, p, step, 1, count, count,
-                            end - channel);
+                              end - channel);
         } else {
             const convt3d_rows grid = {.to = to + span[i].to * element,
                                        .to_step = {side->positions, convt3d_outer_row(t, side)},

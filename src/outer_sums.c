@@ -24,7 +24,8 @@ static const convt3d_movers *movers_of(const convt3d_call *call) {
 static int are_dense(const convt3d_call *call) {
     const convt3d_axis *axis = call->plan->geometry.axis;
     const int64_t *stride = call->weight.stride;
-    return movers_of(call) == &call->plan->type->own && stride[4] == 1 && stride[3] == axis[2].kernel && stride[2] == stride[3] * axis[1].kernel;
+    return movers_of(call) == &call->plan->type->own && stride[4] == 1 &&
+           stride[3] == axis[2].kernel && stride[2] == stride[3] * axis[1].kernel;
 }
 
 /* All taps of one pair of channels, from a line of them. */
@@ -86,7 +87,7 @@ void convt3d_outer_write(const convt3d_call *call, int thread, int64_t group, in
         const char *from = sums + (a - a0) * c->b_length * element;
         if (are_dense(call) && !call->accumulate) {
             plan->type->own.transpose(to + a * a_stride * stored, b_stride, from,
-                                  c->rows * c->b_length, 1, c->taps, c->taps, b_channels);
+                                      c->rows * c->b_length, 1, c->taps, c->taps, b_channels);
             continue;
         }
         for (int64_t b = 0; b < b_channels; b++) {
@@ -134,9 +135,9 @@ static void bias_task(void *arg, int64_t index, int thread) {
         int64_t h = row % g->axis[1].out, d = row / g->axis[1].out % g->axis[0].out;
         int64_t n = row / g->axis[1].out / g->axis[0].out;
         sum += call->plan->movers->sum(v->data + (n * v->stride[0] + channel * v->stride[1] +
-                                                d * v->stride[2] + h * v->stride[3]) *
-                                                   (int64_t)g->stored,
-                                     0, 1, v->stride[4], g->axis[2].out);
+                                                  d * v->stride[2] + h * v->stride[3]) *
+                                                     (int64_t)g->stored,
+                                       0, 1, v->stride[4], g->axis[2].out);
         if ((row & 15) == 0 && convt3d_stopped(&call->job, thread)) return;
     }
     ((double *)call->scratch)[index] = sum;
@@ -147,8 +148,8 @@ void convt3d_outer_store_bias(convt3d_call *call) {
     const double *part = (const double *)call->scratch;
     for (int64_t channel = 0; channel < g->out_channels; channel++, part += CONVT3D_BIAS_PARTS) {
         const convt3d_dtype dtype = call->bias.dtype;
-        char *to = call->bias.data +
-                   channel * call->bias.stride[0] * (int64_t)convt3d_dtype_size(dtype);
+        char *to =
+            call->bias.data + channel * call->bias.stride[0] * (int64_t)convt3d_dtype_size(dtype);
         double sum = 0;
         for (int i = 0; i < CONVT3D_BIAS_PARTS; i++) sum += part[i];
         if (call->accumulate) sum += convt3d_number_get(dtype, to);

@@ -100,7 +100,7 @@ static int64_t stage(const task *t, const convt3d_view *v, const char *from, int
         if (!span->count) continue;
         if (stride[1] == 1 && channels > 1)
             movers->transpose(t->stage + span->to, positions, p, step, 1, span->count, span->count,
-                            channels);
+                              channels);
         else
             movers->gather(&rows);
     }
@@ -158,8 +158,7 @@ static int pack_dy(const task *t, convt3d_range *range) {
             if (convt3d_stopped(&t->call->job, t->thread)) return 0;
             for (int64_t k = 0; k < c->dy.channels; k += HALF, to += c->terms * dy_term(c) * LINE) {
                 const int64_t channels = min64(HALF, c->dy.channels - k);
-                const int64_t positions =
-                    stage(t, v, row + k * v->stride[1] * stored, channels, 1);
+                const int64_t positions = stage(t, v, row + k * v->stride[1] * stored, channels, 1);
                 split(t, channels, positions, to, dy_term(c) * LINE, 1, range);
             }
         }

@@ -123,10 +123,9 @@ static convt3d_status check_activation(convt3d_direction direction, const convt3
                             "activation is a part of forward alone",
                             name, convt3d_direction_name(direction));
     if (!(fabs(options->negative_slope) <= most))
-        return convt3d_fail(err, CONVT3D_ARG,
-                            "options.negative_slope is %g, but must be finite in %s",
-                            options->negative_slope,
-                            dtype == CONVT3D_FLOAT64 ? "float64" : "float32");
+        return convt3d_fail(
+            err, CONVT3D_ARG, "options.negative_slope is %g, but must be finite in %s",
+            options->negative_slope, dtype == CONVT3D_FLOAT64 ? "float64" : "float32");
     return CONVT3D_OK;
 }
 

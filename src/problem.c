@@ -205,8 +205,7 @@ static convt3d_status check_struct(const convt3d_problem *p, convt3d_error *err)
                             "convt3d_problem_init() first",
                             p->struct_size, sizeof *p);
     if (!convt3d_dtype_size(p->dtype))
-        return convt3d_fail(err, CONVT3D_DTYPE,
-                            "dtype is %d, but must be 1 to 4 (convt3d_dtype)",
+        return convt3d_fail(err, CONVT3D_DTYPE, "dtype is %d, but must be 1 to 4 (convt3d_dtype)",
                             (int)p->dtype);
     if (!convt3d_padding_mode_name(p->padding_mode))
         return convt3d_fail(err, CONVT3D_ARG,

@@ -183,8 +183,8 @@ static convt3d_status check_data(const convt3d_generator *generator, const void 
     int64_t element = (int64_t)convt3d_dtype_size(dtype);
     if (!generator) return convt3d_fail(err, CONVT3D_ARG, "generator is NULL");
     if (!element)
-        return convt3d_fail(err, CONVT3D_DTYPE,
-                            "dtype is %d, but must be 1 to 4 (convt3d_dtype)", (int)dtype);
+        return convt3d_fail(err, CONVT3D_DTYPE, "dtype is %d, but must be 1 to 4 (convt3d_dtype)",
+                            (int)dtype);
     if (count < 0)
         return convt3d_fail(err, CONVT3D_ARG, "count is %lld, but must be >= 0", (long long)count);
     if (count > (int64_t)(PTRDIFF_MAX / element))

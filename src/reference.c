@@ -49,8 +49,7 @@ static long double forward_one(const convt3d_call *c, int64_t n, int64_t co, con
                 for (int64_t ci = ci0; ci < ci0 + g->group_inputs; ci++)
                     sum +=
                         load(&c->input, at(&c->input, n, ci, d.i, h.i, w.i)) *
-                        load(&c->weight,
-                             at(&c->weight, ci, co % g->group_outputs, d.k, h.k, w.k));
+                        load(&c->weight, at(&c->weight, ci, co % g->group_outputs, d.k, h.k, w.k));
             }
         }
     }
@@ -145,10 +144,9 @@ static long double activated(const convt3d_plan *plan, long double value) {
 static long double one(convt3d_call *c, int64_t a, int64_t b, const int64_t p[3], int thread) {
     switch (c->plan->direction) {
     case CONVT3D_FORWARD:
-        return activated(
-            c->plan,
-            forward_one(c, a, b, p) +
-                (c->bias.data ? load(&c->bias, at(&c->bias, b, 0, 0, 0, 0)) : 0));
+        return activated(c->plan,
+                         forward_one(c, a, b, p) +
+                             (c->bias.data ? load(&c->bias, at(&c->bias, b, 0, 0, 0, 0)) : 0));
     case CONVT3D_BACKWARD_INPUT:
         return backward_input_one(c, a, b, p);
     default:
@@ -173,8 +171,7 @@ static void task(void *arg, int64_t index, int thread) {
 
 static void bias_task(void *arg, int64_t index, int thread) {
     convt3d_call *c = arg;
-    store(&c->bias, at(&c->bias, index, 0, 0, 0, 0), bias_one(c, index, thread),
-          c->accumulate);
+    store(&c->bias, at(&c->bias, index, 0, 0, 0, 0), bias_one(c, index, thread), c->accumulate);
 }
 
 /* The packed weights of this algorithm are a dense copy. */

@@ -16,8 +16,8 @@ static int is_exact(const convt3d_plan *plan) {
 }
 
 /* Splitting multiplies by 2^16 + 1; sums stay finite, whichever products come first; where terms
- * are all of a number, the smallest ones and their products stay normal, since tiles take subnormals
- * as 0. */
+ * are all of a number, the smallest ones and their products stay normal, since tiles take
+ * subnormals as 0. */
 int convt3d_ranges_fit(const convt3d_plan *plan, const convt3d_range *x, const convt3d_range *w,
                        double k, int terms) {
     const double each = 0x1p110, most = 0x1p126, least = 0x1p-100;

@@ -19,8 +19,8 @@ static inline void convt3d_range_add(convt3d_range *range, const convt3d_range *
 int convt3d_ranges_fit(const convt3d_plan *plan, const convt3d_range *x, const convt3d_range *w,
                        double k, int terms);
 
-/* Whether a plan's isa and dtype have terms at all; how many, where they are used; how it multiplies, for people: by so many
- * terms, or (0) as float32, because of 'why'. */
+/* Whether a plan's isa and dtype have terms at all; how many, where they are used; how it
+ * multiplies, for people: by so many terms, or (0) as float32, because of 'why'. */
 int convt3d_has_terms(const convt3d_plan *plan);
 int convt3d_terms_of(const convt3d_plan *plan);
 void convt3d_describe_terms(const convt3d_plan *plan, int terms, const char *why,

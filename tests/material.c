@@ -98,8 +98,8 @@ static void random_padding(rng *r, convt3d_problem *p, int a) {
 void random_problem(rng *r, int64_t most_products, convt3d_problem *p) {
     do {
         convt3d_problem_init(p);
-        static const int64_t dtypes[] = {CONVT3D_FLOAT32, CONVT3D_FLOAT32,  CONVT3D_FLOAT32,
-                                         CONVT3D_FLOAT64, CONVT3D_FLOAT64,  CONVT3D_BFLOAT16,
+        static const int64_t dtypes[] = {CONVT3D_FLOAT32, CONVT3D_FLOAT32, CONVT3D_FLOAT32,
+                                         CONVT3D_FLOAT64, CONVT3D_FLOAT64, CONVT3D_BFLOAT16,
                                          CONVT3D_FLOAT16};
         p->dtype = (convt3d_dtype)PICK(r, dtypes);
         if (rng_chance(r, 50)) p->padding_mode = (convt3d_padding_mode)rng_between(r, 1, 3);
@@ -349,12 +349,11 @@ layer layer_make(rng *r, const convt3d_problem *p, convt3d_direction direction, 
     for (int role = 0; role < 4; role++) {
         int layouts = layer_unknown(direction, (oracle_role)role) ? LAYOUT_REPEATED : LAYOUT_COUNT;
         layout how = flags & LAYER_DENSE ? LAYOUT_DENSE : (layout)rng_between(r, 0, layouts - 1);
-        const convt3d_dtype dtype = flags & LAYER_ONE_DTYPE
-                                        ? p->dtype
-                                        : choose_dtype(r, p, direction, (oracle_role)role);
+        const convt3d_dtype dtype =
+            flags & LAYER_ONE_DTYPE ? p->dtype : choose_dtype(r, p, direction, (oracle_role)role);
         int64_t count = oracle_count(p, (oracle_role)role);
-        l.tensor[role] =
-            material_make(r, p, dtype, (oracle_role)role, how, flags & LAYER_UNBATCHED && p->batch == 1);
+        l.tensor[role] = material_make(r, p, dtype, (oracle_role)role, how,
+                                       flags & LAYER_UNBATCHED && p->batch == 1);
         l.value[role] = malloc((size_t)(count + 1) * sizeof(real));
         if (!l.value[role]) abort();
         for (int64_t i = 0; i < count; i++) l.value[role][i] = NAN;

@@ -138,7 +138,7 @@ static void every_activation_everywhere(void **state) {
             p.dtype = (convt3d_dtype)(1 + i % 4);
             layer l = layer_make(&r, &p, CONVT3D_FORWARD, LAYER_DENSE);
             material_free(&l.tensor[ORACLE_OUTPUT]);
-            l.tensor[ORACLE_OUTPUT] = 
+            l.tensor[ORACLE_OUTPUT] =
                 material_make(&r, &p, p.dtype, ORACLE_OUTPUT, layouts[i / 4], 0);
             fill(&r, &l);
             for (int a = 1 + (int)(s + (size_t)i / 4) % 2; a < ACTIVATIONS; a += 2)

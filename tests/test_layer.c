@@ -73,9 +73,10 @@ static real operand(rng *r, operands kind, int second, convt3d_dtype dtype) {
     if (kind == SMALL_BY_SMALL) return (real)rng_between(r, -8, 8);
     if (kind == WIDE_BY_WIDE)
         return wide_integer(r, wide_type ? (second ? 24 : 27) : (second ? 11 : 12));
-    return second ? (real)rng_between(r, -1, 1) : wide_integer(r, wide_type                  ? 48
-                                                                   : dtype == CONVT3D_FLOAT16 ? 15
-                                                                                              : 20);
+    return second ? (real)rng_between(r, -1, 1)
+                  : wide_integer(r, wide_type                  ? 48
+                                    : dtype == CONVT3D_FLOAT16 ? 15
+                                                               : 20);
 }
 
 /* The largest sum of magnitudes that one result adds up. */
@@ -389,12 +390,9 @@ static void larger_problems(void **state) {
 static void streamed_results(void **state) {
     (void)state;
     static const char *const texts[] = {
-        "n1ci2co3i20x40x301k3s2p1",
-        "n1ci8co1i30x70x300k3s2p1",
-        "n1ci2co3i30x40x401k3s2p1bf16",
-        "n1ci3co4i26x70x311k2s2f16",
-        "n1ci3co6g3i40x61x301k1s2x1x1",
-        "n2ci3co2i12x70x39k2x2x3s2x2x5p0x0x1op0x0x1f64",
+        "n1ci2co3i20x40x301k3s2p1",     "n1ci8co1i30x70x300k3s2p1",
+        "n1ci2co3i30x40x401k3s2p1bf16", "n1ci3co4i26x70x311k2s2f16",
+        "n1ci3co6g3i40x61x301k1s2x1x1", "n2ci3co2i12x70x39k2x2x3s2x2x5p0x0x1op0x0x1f64",
     };
     rng r = {seed + 78};
     int all = sizeof texts / sizeof *texts, count = test_count(all);

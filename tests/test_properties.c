@@ -357,7 +357,8 @@ static void batches_split_into_the_same_bytes(void **state) {
             int64_t in = oracle_count(&one, (oracle_role)known);
             int64_t out = oracle_count(&one, (oracle_role)unknown);
             for (int64_t n = 0; n < p.batch; n++) {
-                int flags = LAYER_DENSE | LAYER_ONE_DTYPE | (rng_chance(&r, 50) ? LAYER_UNBATCHED : 0);
+                int flags =
+                    LAYER_DENSE | LAYER_ONE_DTYPE | (rng_chance(&r, 50) ? LAYER_UNBATCHED : 0);
                 layer m = layer_make(&r, &one, (convt3d_direction)d, flags);
                 for (int role = 1; role < 4; role += 2)
                     memcpy(m.value[role], l.value[role],

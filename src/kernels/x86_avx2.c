@@ -11,7 +11,7 @@ static int has_f16c(void) {
     return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
 
-#define ISA           x86_avx2
+#define ISA x86_avx2
 #define ISA_SUPPORTED                                                                              \
     (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c())
 

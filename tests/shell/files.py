@@ -8,18 +8,20 @@ import struct
 
 import numpy as np
 
-TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I8": "|i1", "U8": "|u1", "I16": "<i2",
+# NumPy has no bfloat16: BF16 stands for its bits.
+TYPES = {"BF16": "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8", "I8": "|i1", "U8": "|u1", "I16": "<i2",
          "U16": "<u2", "I32": "<i4", "U32": "<u4", "I64": "<i8", "U64": "<u8", "BOOL": "|b1"}
-NAMES = {np.dtype(code): name for name, code in TYPES.items()}
+NAMES = {np.dtype(code): name for name, code in TYPES.items() if name != "BF16"}
 
 
-def write_safetensors(path, tensors, metadata=None):
+def write_safetensors(path, tensors, metadata=None, names=NAMES):
+    """'names' has the name of each NumPy dtype."""
     header, data = {}, b""
     if metadata is not None:
         header["__metadata__"] = metadata
     for name, array in tensors.items():
         block = np.ascontiguousarray(array).tobytes()
-        header[name] = {"dtype": NAMES[array.dtype], "shape": list(array.shape),
+        header[name] = {"dtype": names[array.dtype], "shape": list(array.shape),
                         "data_offsets": [len(data), len(data) + len(block)]}
         data += block
     text = json.dumps(header).encode()
@@ -28,18 +30,28 @@ def write_safetensors(path, tensors, metadata=None):
         file.write(struct.pack("<Q", len(text)) + text + data)
 
 
-def read_safetensors(path):
-    """All tensors, and the metadata."""
+def safetensors_header(path):
+    """The header, and the data behind it."""
     with open(path, "rb") as file:
         content = file.read()
     length, = struct.unpack("<Q", content[:8])
-    header = json.loads(content[8:8 + length])
+    return json.loads(content[8:8 + length]), content[8 + length:]
+
+
+def safetensors_types(path):
+    """The name of each tensor's dtype."""
+    header, _ = safetensors_header(path)
+    return {name: entry["dtype"] for name, entry in header.items() if name != "__metadata__"}
+
+
+def read_safetensors(path):
+    """All tensors, and the metadata."""
+    header, data = safetensors_header(path)
     metadata = header.pop("__metadata__", {})
     tensors = {}
     for name, entry in header.items():
         begin, end = entry["data_offsets"]
-        block = content[8 + length + begin:8 + length + end]
-        tensors[name] = np.frombuffer(block, TYPES[entry["dtype"]]).reshape(entry["shape"])
+        tensors[name] = np.frombuffer(data[begin:end], TYPES[entry["dtype"]]).reshape(entry["shape"])
     return tensors, metadata
 
 

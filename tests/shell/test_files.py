@@ -37,7 +37,7 @@ def test_every_numeric_npy_is_an_input(shell, dtype):
     assert np.array_equal(y, oracle.forward(LAYER, x.astype(np.float64), w, b))
 
 
-@pytest.mark.parametrize("dtype, found", [("<f2", "float32"), ("i1", "float32"),
+@pytest.mark.parametrize("dtype, found", [("<f2", "float16"), ("i1", "float32"),
                                           ("<i2", "float32"), ("<i4", "float64"),
                                           ("<f8", "float64"), (">f8", "float64")])
 def test_the_weight_decides_the_type(shell, dtype, found):

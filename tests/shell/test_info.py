@@ -54,12 +54,12 @@ def test_check_covers_every_instruction_set(shell):
     supported = isas(shell)
     assert supported
     for isa in supported:
-        for dtype in ("float32", "float64"):
+        for dtype in ("float32", "float64", "bfloat16", "float16"):
             line = next(l for l in text.splitlines() if l.split()[:2] == [isa, dtype + ":"])
             assert "15 problems" in line and "45 runs equal the reference" in line, line
     assert shell.good("check", "--count", "15", "--seed", "42") == text
     only = shell.good("check", "--count", "2", "--isa", "generic")
-    assert len(only.splitlines()) == 3 and re.search(r"seed \d+$", only.splitlines()[0])
+    assert len(only.splitlines()) == 5 and re.search(r"seed \d+$", only.splitlines()[0])
 
 
 def test_isa_that_this_cpu_lacks(shell):

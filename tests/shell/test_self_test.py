@@ -5,6 +5,7 @@ SPDX-License-Identifier: MIT
 
 import glob
 import os
+import re
 import subprocess
 
 import pytest
@@ -20,7 +21,7 @@ HARNESS = r"""
 #include <stdlib.h>
 #include <string.h>
 
-static const char *broken;
+static const char *broken, *only; /* the run, and the type in its problem string, or "" */
 
 int cli_fail(const char *format, ...) {
     va_list values;
@@ -46,9 +47,13 @@ int cli_integer(const cli_args *args, cli_id id, int64_t least, int64_t most, in
     *value = 20;
     return 0;
 }
-const char *cli_dtype_name(convt3d_dtype dtype) { return dtype == CONVT3D_FLOAT64 ? "64" : "32"; }
 
-/* Adds 1 to the last element, in every third run of the engine; or makes every
+static int is_meant(const char *text) {
+    const char *at = strstr(text, only);
+    return !*only || (at && at < strchr(text, '\n') && at[-1] != 'b');
+}
+
+/* Changes the last element, in every third run of the engine; or makes every
  * result zero. */
 static void spoil(const char *name, const convt3d_plan *plan, const convt3d_tensor *result) {
     static int runs;
@@ -56,14 +61,18 @@ static void spoil(const char *name, const convt3d_plan *plan, const convt3d_tens
     int64_t at = 0;
     convt3d_plan_describe(plan, text, sizeof(text));
     if (strcmp(broken, "zeros") == 0) {
-        size_t bytes = result->dtype == CONVT3D_FLOAT64 ? 8 : 4;
+        size_t bytes = convt3d_dtype_size(result->dtype);
         for (int i = 0; i < result->rank; i++) bytes *= (size_t)result->size[i];
         memset(result->data, 0, bytes);
     }
-    if (strcmp(name, broken) != 0 || !strstr(text, "algorithm: engine") || ++runs % 3) return;
+    if (strcmp(name, broken) != 0 || !strstr(text, "algorithm: engine") || !is_meant(text) ||
+        ++runs % 3)
+        return;
     for (int i = 0; i < result->rank; i++) at += (result->size[i] - 1) * result->stride[i];
     if (result->dtype == CONVT3D_FLOAT64)
         ((double *)result->data)[at] += 1;
+    else if (convt3d_dtype_size(result->dtype) == 2)
+        ((uint16_t *)result->data)[at] ^= 1;
     else
         ((float *)result->data)[at] += 1;
 }
@@ -124,6 +133,7 @@ int main(int argc, char **argv) {
     cli_args args;
     memset(&args, 0, sizeof(args));
     broken = argc > 1 ? argv[1] : "";
+    only = argc > 2 ? argv[2] : "";
     return cli_check.run(&args);
 }
 """
@@ -146,8 +156,8 @@ def harness(tmp_path_factory):
     return program
 
 
-def run(harness, broken):
-    return subprocess.run([harness, broken], capture_output=True, text=True, timeout=300)
+def run(harness, broken, only=""):
+    return subprocess.run([harness, broken, only], capture_output=True, text=True, timeout=300)
 
 
 def test_right_engine_passes(harness):
@@ -162,6 +172,15 @@ def test_broken_engine_is_found(harness, broken):
     assert result.returncode == 1, result
     assert "differs from the reference for " in result.stderr
     assert "k" in result.stderr.split("reference for ")[1] and "in the place of" in result.stderr
+
+
+@pytest.mark.parametrize("dtype", ["f64", "bf16", "f16"])
+@pytest.mark.parametrize("broken", ["forward", "grad_input", "grad_weight", "grad_bias"])
+def test_an_engine_broken_in_one_type_is_found(harness, broken, dtype):
+    result = run(harness, broken, dtype)
+    assert result.returncode == 1, result
+    text = result.stderr.split("reference for ")[1].split(":")[0]
+    assert re.search(r"(?<!b)" + dtype, text), result.stderr
 
 
 def test_zeros_equal_to_zeros_are_no_success(harness):
