@@ -3,11 +3,13 @@
 
 Usage: bench/compare.py [--layers A,B] [--directions forward,...] [--peers onednn,...]
                         [--rounds 7] [--threads N] [--out build/bench]
+                        [--dtype float32|bfloat16] [--precision highest|high|medium]
 
 Each contender runs in a process of its own and waits while the others run: they take
 turns, in every round, on the same data (float32, plain NCDHW in and out unless a
 column says otherwise, weights prepacked where the contender can, outputs reused).
-Medians over the rounds; a ratio is a peer's time divided by convt3d's, above 1 where
+With --dtype bfloat16 all have that in memory; with --precision as well, convt3d has
+float32, and multiplies it so.  Medians over the rounds; a ratio is a peer's time divided by convt3d's, above 1 where
 convt3d is faster. Lines near a limit run more rounds. Results are compared with each
 other before anything is timed. Writes tables to standard output, and
 results.csv, summary.json and, where matplotlib is there, summary.svg to --out.
@@ -38,7 +40,8 @@ COLUMNS = {
 }
 LIMITS = {"onednn_best": 0.85}  # below 1.0 for all others
 TURN_SECONDS = 0.02
-TOLERANCE = 1e-4  # of the largest result: contenders must compute the same thing
+# Of the largest result: contenders must compute the same thing.
+TOLERANCES = {"float32": 1e-4, "bfloat16": 2e-2}
 
 
 def build_onednn_peer(out):
@@ -107,8 +110,10 @@ class Worker:
         self.process.wait()
 
 
-def start_contenders(peers, threads, out):
+def start_contenders(peers, threads, out, dtype, precision):
     """Our own library, then one process for each variant of each peer."""
+    own = {"CONVT3D_BENCH_DTYPE": "float32" if precision else dtype,
+           "CONVT3D_BENCH_PRECISION": precision or "highest"}  # fmt: skip
     onednn = build_onednn_peer(out) if "onednn" in peers else None
     if not onednn:
         peers = [p for p in peers if p != "onednn"]
@@ -118,7 +123,8 @@ def start_contenders(peers, threads, out):
             wanted += [(peer, v) for v in variants if (peer, v) not in wanted]
     workers, versions = {}, {}
     for key in wanted:
-        worker = Worker(key[0], threads, onednn if key[0] == "onednn" else {})
+        environment = {"CONVT3D_BENCH_DTYPE": dtype, **(onednn if key[0] == "onednn" else {})}
+        worker = Worker(key[0], threads, own if key[0] == "convt3d" else environment)
         if worker.error:
             print(f"{key[0]}: not there ({worker.error})")
             worker.stop()
@@ -130,7 +136,7 @@ def start_contenders(peers, threads, out):
     return workers, versions
 
 
-def prepare(workers, layer, direction):
+def prepare(workers, layer, direction, tolerance):
     """{key: reply} of the contenders that can do this line; compares their results."""
     ready = {}
     for key, worker in workers.items():
@@ -147,7 +153,7 @@ def prepare(workers, layer, direction):
         if reply["sample"] is None:
             continue
         worst = max(abs(a - b) for a, b in zip(ours, reply["sample"])) / scale
-        if not worst <= TOLERANCE:
+        if not worst <= tolerance:
             raise SystemExit(f"{layer.name} {direction}: {key} differs from convt3d by {worst:.1e}")
     return ready
 
@@ -191,8 +197,8 @@ def near_a_limit(times):
                for column, (seconds, _) in found.items())  # fmt: skip
 
 
-def measure(workers, layer, direction, rounds):
-    ready = prepare(workers, layer, direction)
+def measure(workers, layer, direction, rounds, tolerance):
+    ready = prepare(workers, layer, direction, tolerance)
     times = {}
     run_rounds(workers, ready, 1, times)
     drop_slow_variants(workers, ready, times)
@@ -233,6 +239,9 @@ def main():
     parser.add_argument("--peers", default="onednn,torch,onnxruntime,openvino")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--dtype", choices=list(TOLERANCES), default="float32")
+    parser.add_argument("--precision", choices=("highest", "high", "medium"),
+                        help="of float32 in convt3d, whatever the others' dtype")  # fmt: skip
     parser.add_argument("--out", type=Path, default=layers.ROOT / "build/bench")
     args = parser.parse_args()
     known = layers.read()
@@ -246,11 +255,15 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
 
     machine = measure_machine(args.threads, args.out)
-    workers, versions = start_contenders(args.peers.split(","), args.threads, args.out)
+    if args.dtype != "float32":
+        args.peers = ",".join(p for p in args.peers.split(",") if p in ("onednn", "torch"))
+    tolerance = TOLERANCES["bfloat16" if args.precision == "medium" else args.dtype]
+    workers, versions = start_contenders(args.peers.split(","), args.threads, args.out,
+                                         args.dtype, args.precision)  # fmt: skip
     results = []
     for direction in directions:
         for name in names:
-            results.append(measure(workers, known[name], direction, args.rounds))
+            results.append(measure(workers, known[name], direction, args.rounds, tolerance))
             report.progress(results[-1])
     for worker in workers.values():
         worker.stop()

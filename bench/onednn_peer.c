@@ -31,7 +31,7 @@ enum {
 typedef struct layer_arguments {
     long long batch, in_channels, out_channels, groups;
     long long size[3], kernel[3], stride[3], padding[3], output_padding[3], dilation[3], out[3];
-    int bias;
+    int bias, bfloat16;
 } layer_arguments;
 
 typedef struct tensor {
@@ -96,20 +96,20 @@ static int describe(const layer_arguments *l, const char *variant,
     const dnnl_dims_t strides = {ic * oc * taps, taps, oc * taps, k[1] * k[2], k[2], 1};
     const dnnl_dims_t bias = {l->out_channels};
     int grouped = g > 1;
+    const dnnl_data_type_t type = l->bfloat16 ? dnnl_bf16 : dnnl_f32;
     dnnl_format_tag_t tag = !strcmp(variant, "direct")          ? dnnl_ncdhw
                             : !strcmp(variant, "channels_last") ? dnnl_ndhwc
                                                                 : dnnl_format_tag_any;
-    TRY(dnnl_memory_desc_create_with_tag(&plain[SRC], 5, src, dnnl_f32, dnnl_ncdhw));
-    TRY(dnnl_memory_desc_create_with_tag(&plain[DST], 5, dst, dnnl_f32, dnnl_ncdhw));
+    TRY(dnnl_memory_desc_create_with_tag(&plain[SRC], 5, src, type, dnnl_ncdhw));
+    TRY(dnnl_memory_desc_create_with_tag(&plain[DST], 5, dst, type, dnnl_ncdhw));
     TRY(dnnl_memory_desc_create_with_strides(&plain[WEIGHTS], 5 + grouped,
-                                             grouped ? weights : weights + 1, dnnl_f32,
+                                             grouped ? weights : weights + 1, type,
                                              grouped ? strides : strides + 1));
-    TRY(dnnl_memory_desc_create_with_tag(&plain[BIAS], 1, bias, dnnl_f32, dnnl_a));
-    TRY(dnnl_memory_desc_create_with_tag(&wanted[SRC], 5, src, dnnl_f32, tag));
-    TRY(dnnl_memory_desc_create_with_tag(&wanted[DST], 5, dst, dnnl_f32, tag));
-    TRY(dnnl_memory_desc_create_with_tag(&wanted[WEIGHTS], 5 + grouped,
-                                         grouped ? weights : weights + 1, dnnl_f32,
-                                         dnnl_format_tag_any));
+    TRY(dnnl_memory_desc_create_with_tag(&plain[BIAS], 1, bias, type, dnnl_a));
+    TRY(dnnl_memory_desc_create_with_tag(&wanted[SRC], 5, src, type, tag));
+    TRY(dnnl_memory_desc_create_with_tag(&wanted[DST], 5, dst, type, tag));
+    TRY(dnnl_memory_desc_create_with_tag(
+        &wanted[WEIGHTS], 5 + grouped, grouped ? weights : weights + 1, type, dnnl_format_tag_any));
     wanted[BIAS] = plain[BIAS];
     return 0;
 }
@@ -164,7 +164,7 @@ static int make_reorder(peer *p, tensor *t, int backwards) {
 }
 
 /* 'timed': the caller's data stay plain, so that a run has to reorder them. */
-static int make_tensor(peer *p, tensor *t, float *data, int written, int timed) {
+static int make_tensor(peer *p, tensor *t, void *data, int written, int timed) {
     t->written = written;
     TRY(dnnl_memory_create(&t->user, t->plain, p->engine, data));
     if (dnnl_memory_desc_equal(t->plain, t->chosen)) {
@@ -186,14 +186,14 @@ static int make_tensor(peer *p, tensor *t, float *data, int written, int timed) 
 
 /* ---- The four functions ---------------------------------------------------------------- */
 
-int peer_create(peer **out, const layer_arguments *l, int direction, const char *variant,
-                float *src, float *weights, float *bias, float *dst) {
+int peer_create(peer **out, const layer_arguments *l, int direction, const char *variant, void *src,
+                void *weights, void *bias, void *dst) {
     static const dnnl_query_t queries[3][TENSORS] = {
         {dnnl_query_src_md, dnnl_query_weights_md, dnnl_query_undef, dnnl_query_dst_md},
         {dnnl_query_diff_src_md, dnnl_query_weights_md, dnnl_query_undef, dnnl_query_diff_dst_md},
         {dnnl_query_src_md, dnnl_query_diff_weights_md, dnnl_query_undef, dnnl_query_diff_dst_md}};
     static const int written[3] = {DST, SRC, WEIGHTS};
-    float *data[TENSORS] = {src, weights, bias, dst};
+    void *data[TENSORS] = {src, weights, bias, dst};
     int plain_activations = !strcmp(variant, "direct") || !strcmp(variant, "reorder");
     dnnl_memory_desc_t plain[TENSORS], wanted[TENSORS];
     const char *name;

@@ -25,20 +25,38 @@ import numpy
 
 import layers
 
+# What elements of all tensors are, here and in the other contenders' processes; bfloat16
+# is in arrays of uint16, since NumPy has no such type.
+DTYPE = os.environ.get("CONVT3D_BENCH_DTYPE", "float32")
+PRECISION = os.environ.get("CONVT3D_BENCH_PRECISION", "highest")
 SAMPLES = 1000
 HUGE_PAGE = 1 << 21
+
+
+def narrow(values):
+    """float32 as bfloat16, rounded to nearest."""
+    bits = values.view(numpy.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(numpy.uint16)
+
+
+def wide(values):
+    """A result as float32."""
+    if values.dtype == numpy.float32:
+        return values
+    return (values.view(numpy.uint16).astype(numpy.uint32) << 16).view(numpy.float32)
 
 
 def make_array(shape):
     """Zeros, as good a place as memory has: on a huge page's start, and on huge pages if
     they can be had.  Numpy's own large arrays start 16 bytes behind a page's, which costs
     every contender; frameworks align theirs."""
-    count = math.prod(shape)
-    memory = mmap.mmap(-1, 4 * count + 2 * HUGE_PAGE)
+    element = numpy.dtype(numpy.uint16 if DTYPE == "bfloat16" else numpy.float32)
+    size = element.itemsize * math.prod(shape)
+    memory = mmap.mmap(-1, size + 2 * HUGE_PAGE)
     memory.madvise(mmap.MADV_HUGEPAGE)
     raw = numpy.frombuffer(memory, numpy.uint8)
     start = -raw.ctypes.data % HUGE_PAGE
-    array = raw[start : start + 4 * count].view(numpy.float32).reshape(shape)
+    array = raw[start : start + size].view(element).reshape(shape)
     array[...] = 0
     return array
 
@@ -54,7 +72,8 @@ def make_data(layer, direction):
     for seed, (name, shape) in enumerate(shapes.items()):
         if name in needed:
             data[name] = make_array(shape)
-            numpy.random.default_rng(seed).standard_normal(out=data[name], dtype=numpy.float32)
+            values = numpy.random.default_rng(seed).standard_normal(shape, numpy.float32)
+            data[name][...] = narrow(values) if DTYPE == "bfloat16" else values
     return data
 
 
@@ -91,9 +110,9 @@ class Options(ctypes.Structure):
 def view(array):
     if array is None:
         return None
-    tensor = Tensor(array.ctypes.data, 1, array.ndim)
+    tensor = Tensor(array.ctypes.data, 3 if array.dtype == numpy.uint16 else 1, array.ndim)
     tensor.size[: array.ndim] = array.shape
-    tensor.stride[: array.ndim] = [s // 4 for s in array.strides]
+    tensor.stride[: array.ndim] = [s // array.itemsize for s in array.strides]
     return ctypes.byref(tensor)
 
 
@@ -120,7 +139,9 @@ class Convt3d:
         self.library.convt3d_options_init(ctypes.byref(options))
         options.threads = self.threads
         options.isa = isa.encode() if isa else None
-        self.call("problem_parse", layer.text.encode(), problem, None, ctypes.c_size_t(0))
+        options.precision = ("highest", "high", "medium").index(PRECISION)
+        text = layer.text + ("bf16" if DTYPE == "bfloat16" else "")
+        self.call("problem_parse", text.encode(), problem, None, ctypes.c_size_t(0))
         return problem, layers.DIRECTIONS.index(direction), ctypes.byref(options)
 
     def make_plan(self, layer, direction, isa=None):
@@ -145,7 +166,7 @@ class Convt3d:
         y = view(result)
         if direction != "backward_weight":
             self.call("weights_pack", self.plan, w, ctypes.byref(self.packed))
-        db = numpy.zeros(layer.out_channels, numpy.float32) if layer.bias else None
+        db = make_array((layer.out_channels,)) if layer.bias else None
         self.extra_bytes = self.library.convt3d_plan_scratch_size(self.plan, 0, 1)
         how, scratch = Run(), numpy.zeros(self.extra_bytes, numpy.uint8)
         self.library.convt3d_run_init(ctypes.byref(how))
@@ -185,7 +206,7 @@ class Arguments(ctypes.Structure):
                 for name in ("batch", "in_channels", "out_channels", "groups")] + [
         (name, ctypes.c_longlong * 3)
         for name in ("size", "kernel", "stride", "padding", "output_padding", "dilation", "out")
-    ] + [("bias", ctypes.c_int)]  # fmt: skip
+    ] + [("bias", ctypes.c_int), ("bfloat16", ctypes.c_int)]  # fmt: skip
 
 
 class OneDNN:
@@ -214,8 +235,8 @@ class OneDNN:
         written = ("dst", "src", "weights")[which]
         buffers[written] = make_array(result_shape(layer, direction))
         if layer.bias and buffers["bias"] is None:
-            buffers["bias"] = numpy.zeros(layer.out_channels, numpy.float32)
-        arguments = Arguments(bias=layer.bias, **{
+            buffers["bias"] = make_array((layer.out_channels,))
+        arguments = Arguments(bias=layer.bias, bfloat16=DTYPE == "bfloat16", **{
             name: (ctypes.c_longlong * 3)(*getattr(layer, name))
             for name in ("size", "kernel", "stride", "padding", "output_padding", "dilation", "out")
         }, **{name: getattr(layer, name)
@@ -250,12 +271,12 @@ class Torch:
 
     def prepare(self, layer, direction, variant):
         torch = self.torch
-        data = {k: None if v is None else torch.from_numpy(v) for k, v in make_data(layer, direction).items()}
+        data = {k: self.tensor(v) for k, v in make_data(layer, direction).items()}
         x, w, b, dy = (data[k] for k in ("input", "weight", "bias", "grad_output"))
         if direction == "backward_input":
-            x = torch.empty(1).expand(layer.input_shape)  # only its shape is looked at
+            x = dy.new_empty(1).expand(layer.input_shape)  # only its shape is looked at
         if direction == "backward_weight":
-            w = torch.empty(1).expand(layer.weight_shape)
+            w = dy.new_empty(1).expand(layer.weight_shape)
         place = (layer.stride, layer.padding, layer.output_padding, layer.groups, layer.dilation)
         mask = [direction == "backward_input", direction == "backward_weight",
                 direction == "backward_weight" and layer.bias]  # fmt: skip
@@ -272,9 +293,18 @@ class Torch:
                     )[mask.index(True)]
 
         self.run = run
-        self.result = lambda: self.last.numpy()
+        self.result = self.last_result
         self.extra_bytes = None
         return "aten"
+
+    def tensor(self, array):
+        if array is None or array.dtype == numpy.float32:
+            return None if array is None else self.torch.from_numpy(array)
+        return self.torch.from_numpy(array.view(numpy.int16)).view(self.torch.bfloat16)
+
+    def last_result(self):
+        half = self.last.dtype == self.torch.bfloat16
+        return (self.last.view(self.torch.int16) if half else self.last).numpy()
 
     def drop(self):
         self.run = self.result = self.last = None
@@ -376,7 +406,7 @@ def sample_of(result):
         return None
     flat = numpy.ascontiguousarray(result).reshape(-1)
     places = numpy.random.default_rng(2).integers(0, flat.size, SAMPLES)
-    return [float(v) for v in flat[places]]
+    return [float(v) for v in wide(flat[places])]
 
 
 def timed_runs(run, seconds):

@@ -488,9 +488,9 @@ CONVT3D_API void convt3d_generator_seed(convt3d_generator *generator, uint64_t s
  * 'data' may be NULL where 'count' is 0.  ARG, DTYPE or OVERFLOW on failure, when the generator is
  * left as it was, too.
  *
- * uniform: the very values of tensor.uniform_(from, to) on a CPU with FMA; with 0
- * and 1 they are those of torch.rand(count).  from <= to; both and to - from must
- * be finite in the dtype.  Where a value rounds up, 'to' itself can appear.
+ * uniform: the very values of tensor.uniform_(from, to) (PyTorch 2.13) on a CPU with
+ * FMA; with 0 and 1 they are those of torch.rand(count).  from <= to; both and to - from
+ * must be finite in the dtype.  What would round up to 'to' is 'from'.
  *
  * normal: mean 0, deviation 1, as torch.randn(count).  The stream moves on
  * exactly as there, and the values are the same but for the rounding of log, sin

@@ -60,40 +60,33 @@ static uint64_t draw64(convt3d_generator *generator) {
     return high << 32 | draw32(generator);
 }
 
-/* As a dtype of 16 bits holds it. */
-static float narrow(convt3d_dtype dtype, double value) {
+/* A float as a dtype of 16 bits. */
+static uint16_t narrow(convt3d_dtype dtype, float value) {
     uint16_t half;
-    convt3d_number_put(dtype, &half, value);
-    return (float)convt3d_number_get(dtype, &half);
+    convt3d_number_put(dtype, &half, (double)value);
+    return half;
 }
 
+/* The low bits of a draw, as many as the significand holds, are a fraction r in [0, 1).
+ * r*(to - from) + from is rounded once: a product rounded on its own would change half of all
+ * values by one bit.  What rounds up to 'to' becomes 'from'.  16 bits are float32's, rounded. */
 void convt3d_random_uniform(convt3d_generator *generator, void *data, convt3d_dtype dtype,
                             int64_t count, double from, double to) {
-    /* The low bits of a draw, as many as the significand holds, are a fraction
-     * r in [0, 1).  r*(to - from) + from is rounded once: a product rounded on
-     * its own would change half of all values by one bit. */
-    if (dtype == CONVT3D_FLOAT32) {
-        float *out = data;
-        float start = (float)from;
-        float range = (float)to - start;
-        for (int64_t i = 0; i < count; i++) {
-            float r = (float)(draw32(generator) & UINT32_C(0xffffff)) * 0x1p-24f;
-            out[i] = fmaf(r, range, start);
+    const float start = (float)from, end = (float)to, range = end - start;
+    for (int64_t i = 0; i < count; i++) {
+        if (dtype == CONVT3D_FLOAT64) {
+            const double r = (double)(draw64(generator) & UINT64_C(0x1fffffffffffff)) * 0x1p-53;
+            const double value = fma(r, to - from, from);
+            ((double *)data)[i] = value == to ? from : value;
+            continue;
         }
-    } else if (dtype != CONVT3D_FLOAT64) { /* as many bits as 16 hold: 8, or 11 */
-        const uint32_t one = dtype == CONVT3D_BFLOAT16 ? 1 << 8 : 1 << 11;
-        const float start = narrow(dtype, from), range = narrow(dtype, narrow(dtype, to) - start);
-        uint16_t *out = data;
-        for (int64_t i = 0; i < count; i++) {
-            float r = (float)(draw32(generator) & (one - 1)) / (float)one;
-            convt3d_number_put(dtype, out + i, (double)fmaf(r, range, start));
-        }
-    } else {
-        double *out = data;
-        double range = to - from;
-        for (int64_t i = 0; i < count; i++) {
-            double r = (double)(draw64(generator) & UINT64_C(0x1fffffffffffff)) * 0x1p-53;
-            out[i] = fma(r, range, from);
+        const float r = (float)(draw32(generator) & UINT32_C(0xffffff)) * 0x1p-24f;
+        const float value = fmaf(r, range, start);
+        if (dtype == CONVT3D_FLOAT32) {
+            ((float *)data)[i] = value == end ? start : value;
+        } else {
+            const uint16_t half = narrow(dtype, value);
+            ((uint16_t *)data)[i] = half == narrow(dtype, end) ? narrow(dtype, start) : half;
         }
     }
 }

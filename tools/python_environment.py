@@ -1,7 +1,7 @@
 """The virtual environment of the tests that need other people's packages.
 
-They compare with PyTorch, ONNX Runtime, safetensors and nibabel; it also holds the linters
-of Python.  PyPI has those; where it doesn't answer, the tests can't run, and the caller
+They compare with PyTorch, ONNX Runtime, safetensors and nibabel; it also holds NumPy's
+bfloat16 (ml_dtypes) and the linters of Python.  PyPI has those; where it doesn't answer, the tests can't run, and the caller
 reports them as skipped.
 
 Usage: python tools/python_environment.py FOLDER
@@ -25,6 +25,7 @@ OTHERS = {
     "nibabel": "nibabel",
     "pytest": "pytest",
     "hypothesis": "hypothesis",
+    "ml_dtypes": "ml_dtypes",
     "onnx": "onnx",
     "onnxruntime": "onnxruntime",
     "scikit-build-core": "scikit_build_core",

@@ -14,8 +14,12 @@ from typing import Any, Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ._dlpack import from_dlpack
 from ._layer import pack_tensor
 from ._library import (
+    BFLOAT16,
+    DTYPES,
+    FLOAT16,
     FLOAT32,
     FLOAT64,
     HUGE_PAGE,
@@ -27,7 +31,12 @@ from ._library import (
 
 Array = NDArray[Any]
 
-CODES: dict[Any, int] = {np.dtype(np.float32): FLOAT32, np.dtype(np.float64): FLOAT64}
+_CODES: dict[Any, int] = {
+    np.dtype(np.float32): FLOAT32,
+    np.dtype(np.float64): FLOAT64,
+    np.dtype(np.float16): FLOAT16,
+}
+_FLOAT32 = np.dtype(np.float32)
 
 # Below, a fresh mapping costs more than its page faults.
 _WORTH_HUGE_PAGES = 2 * HUGE_PAGE
@@ -42,14 +51,17 @@ def as_array(name: str, value: Any) -> Array:
         if hasattr(value, "__dlpack__") and not has_interface:
             # Of NumPy's two doors to foreign memory, __array__ (PyTorch's) keeps what
             # from_dlpack() forgot until NumPy 2.1: that the memory may be written.
-            if type(value).__module__.split(".")[0] == "torch":
+            is_torch = type(value).__module__.split(".")[0] == "torch"
+            if is_torch and str(value.dtype) != "torch.bfloat16":
                 return np.asarray(value)
-            return np.from_dlpack(value)
+            return from_dlpack(name, value)
         try:
             return np.asarray(memoryview(value))
         except TypeError:
             if has_interface:
                 return np.asarray(value)
+    except DtypeError:
+        raise
     except (RuntimeError, BufferError, TypeError, ValueError) as error:
         raise ArgumentError(f"{name}: can't be read in place: {error}") from error
     raise TypeError(
@@ -58,11 +70,46 @@ def as_array(name: str, value: Any) -> Array:
     )
 
 
-def dtype_code(name: str, array: Array) -> int:
-    code = CODES.get(array.dtype)
-    if code is None:
-        raise DtypeError(f"{name}: dtype {array.dtype} is not one of float32, float64")
+def code_of(dtype: Any) -> int | None:
+    """The C library's number of a NumPy dtype; None for those that it doesn't have.
+
+    bfloat16 is known by its name: it is a type of ml_dtypes, not of NumPy."""
+    code = _CODES.get(dtype)
+    if code is None and dtype.name == "bfloat16" and dtype.itemsize == 2 and dtype.isnative:
+        code = _CODES[dtype] = BFLOAT16
     return code
+
+
+def dtype_code(name: str, array: Array) -> int:
+    code = code_of(array.dtype)
+    if code is None:
+        raise DtypeError(f"{name}: dtype {array.dtype} is not one of {DTYPES}")
+    return code
+
+
+def wider(dtype: Any) -> Any:
+    """What bias and its gradient and that of the weight may be instead, where x is of this
+    dtype: float32 for those of 16 bits, else None."""
+    return _FLOAT32 if dtype.itemsize == 2 else None
+
+
+def gradient_dtype(name: str, asked: Any, dtype: Any) -> Any:
+    """The dtype that is asked for, if it is one for gradients where x is of 'dtype'."""
+    if asked is None:
+        return dtype
+    try:
+        found = np.dtype(asked)
+    except TypeError as error:
+        raise TypeError(f"{name}: expected a dtype, got {asked!r}") from error
+    _check_dtype(f"{name}:", found, dtype, wider(dtype))
+    return found
+
+
+def _check_dtype(what: str, found: Any, dtype: Any, other: Any) -> None:
+    if found != dtype and (other is None or found != other):
+        legal = f"neither {dtype}, the dtype of x, nor {other}"
+        legal = f"not {dtype}, the dtype of x" if other is None else legal
+        raise DtypeError(f"{what} {found} is {legal}")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -78,11 +125,11 @@ def _in_elements(
     return tuple(stride // itemsize for stride in strides)
 
 
-def pack(name: str, array: Array, dtype: Any) -> bytes:
-    """A convt3d_tensor of the array's memory; 'dtype' is that of x."""
-    if array.dtype != dtype:
-        raise DtypeError(f"{name}: dtype {array.dtype} is not {dtype}, the dtype of x")
-    code, itemsize = CODES[dtype], array.itemsize
+def pack(name: str, array: Array, dtype: Any, other: Any = None) -> bytes:
+    """A convt3d_tensor of the array's memory; 'dtype' is that of x, and what this one must be
+    of, unless it is of the other."""
+    _check_dtype(f"{name}: dtype", array.dtype, dtype, other)
+    code, itemsize = dtype_code(name, array), array.itemsize
     pointer = array.__array_interface__["data"][0]
     if pointer % itemsize:
         raise ArgumentError(
@@ -146,17 +193,20 @@ def output(
     shape: Sequence[int],
     dtype: Any,
     others: Iterable[tuple[str, Array]],
+    new: Any = None,
+    other: Any = None,
 ) -> tuple[Array, bytes]:
     """The array to write to, a new one if none is given, and its convt3d_tensor.
 
-    A given one is checked completely, against the others that a call reads or writes."""
+    A given one is checked completely, against the others that a call reads or writes; it is
+    of 'dtype' or, if there is one, the other dtype.  A new one is of the dtype 'new'."""
     if given is None:
-        array = empty(shape, dtype)
-        return array, pack(name, array, dtype)
+        array = empty(shape, dtype if new is None else new)
+        return array, pack(name, array, dtype, other)
     array = as_array(name, given)
     if not array.flags.writeable:
         raise ArgumentError(f"{name}: the memory is read-only")
-    packed = pack(name, array, dtype)
+    packed = pack(name, array, dtype, other)
     check_shape(name, array.shape, tuple(shape))
     _check_apart(name, array, others)
     return array, packed

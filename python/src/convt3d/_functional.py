@@ -7,7 +7,16 @@ from __future__ import annotations
 from typing import Any, Sequence
 
 from . import _layer
-from ._arrays import Array, as_array, check_shape, dtype_code, output, pack
+from ._arrays import (
+    Array,
+    as_array,
+    check_shape,
+    dtype_code,
+    gradient_dtype,
+    output,
+    pack,
+    wider,
+)
 from ._layer import Ints, Padding
 from ._library import (
     ACCUMULATE,
@@ -43,14 +52,15 @@ def conv_transpose3d(
     (in - 1)*stride - 2*padding + dilation*(kernel_size - 1) + output_padding + 1.
 
     Arrays are NumPy's, or of any kind that shows its memory by the buffer protocol or
-    DLPack: float32 or float64, all of one kind, of any strides.  Nothing is copied.
+    DLPack: float32, float64, float16 or (ml_dtypes') bfloat16, all of one kind, of any
+    strides.  Nothing is copied.  Those of 16 bits are computed in float32 and rounded once.
     The three axes are depth, height, width, in this order; where an argument is Ints,
     it is one integer for all three or three of them.
 
     Args:
         x: the input, (N, in_channels, D, H, W) or, as one sample, (in_channels, D, H, W).
         weight: (in_channels, out_channels/groups, kD, kH, kW).
-        bias: (out_channels,), or None.
+        bias: (out_channels,), or None; of float32 as well where x has 16 bits.
         stride: steps of the output between neighbours of the input, 1 or more.
         padding: what is cropped at each border of the full result, 0 or more; or three
             pairs (before, after).
@@ -99,7 +109,7 @@ def conv_transpose3d(
     packed_input, packed_weight = pack("x", x, x.dtype), pack("weight", weight, x.dtype)
     if bias is not None:
         bias = as_array("bias", bias)
-        packed_bias = pack("bias", bias, x.dtype)
+        packed_bias = pack("bias", bias, x.dtype, wider(x.dtype))
         inputs.append(("bias", bias))
     result, packed_output = output("out", out, plan.output_shape, x.dtype, inputs)
     _layer.run_forward(plan, packed_input, packed_weight, packed_bias, packed_output)
@@ -122,6 +132,7 @@ def conv_transpose3d_backward(
     out: Sequence[Any] = (None, None, None),
     accumulate: bool = False,
     precision: str = "highest",
+    grad_weight_dtype: Any = None,
 ) -> tuple[Array | None, Array | None, Array | None]:
     """The gradients of conv_transpose3d() with respect to x, weight and bias.
 
@@ -133,10 +144,14 @@ def conv_transpose3d_backward(
             the forward call.
         output_mask: which of the three gradients are wanted.
         out: arrays to write them to, or None for a new one each; of the shapes and dtype of
-            x, weight and (out_channels,), and not overlapping anything else.
+            x, weight and (out_channels,), and not overlapping anything else.  Those of
+            weight and bias may be of float32 where x has 16 bits.
         accumulate: add to what ``out`` holds, which must then be given for each that is
             wanted.
         precision: as in the forward call.
+        grad_weight_dtype: that of new arrays for the gradients of weight and bias: x's,
+            which is the default; or, where x has 16 bits, float32, which keeps what rounding
+            would lose of sums over a whole batch.
 
     Returns:
         (grad_x, grad_weight, grad_bias), None for each that isn't wanted.
@@ -175,16 +190,19 @@ def conv_transpose3d_backward(
     channels = (weight.shape[1] * layer.groups,)
     others = [("grad_output", grad_output), ("x", x), ("weight", weight)]
 
-    def target(wanted: bool, name: str, given: Any, shape: Sequence[int]) -> Any:
+    def target(wanted: bool, name: str, given: Any, shape: Sequence[int], *more: Any) -> Any:
         if not wanted:
             return None, None
-        array, packed = output(name, given, shape, x.dtype, others)
+        array, packed = output(name, given, shape, x.dtype, others, *more)
         others.append((name, array))
         return array, packed
 
     grad_x, packed_grad_x = target(wants_x, "grad_x", out[0], x.shape)
-    grad_weight, packed_grad_weight = target(wants_weight, "grad_weight", out[1], weight.shape)
-    grad_bias, packed_grad_bias = target(wants_bias, "grad_bias", out[2], channels)
+    more = (gradient_dtype("grad_weight_dtype", grad_weight_dtype, x.dtype), wider(x.dtype))
+    grad_weight, packed_grad_weight = target(
+        wants_weight, "grad_weight", out[1], weight.shape, *more
+    )
+    grad_bias, packed_grad_bias = target(wants_bias, "grad_bias", out[2], channels, *more)
     if wants_x:
         _layer.run_backward_input(plan, packed_grad, packed_weight, packed_grad_x, write)
     if wants_weight or wants_bias:

@@ -31,7 +31,9 @@ from typing import Any
 # The version of the library that this package was written for.
 VERSION = "0.1.0"
 
-FLOAT32, FLOAT64 = 1, 2
+FLOAT32, FLOAT64, BFLOAT16, FLOAT16 = 1, 2, 3, 4
+# As errors list them.
+DTYPES = "float32, float64, bfloat16, float16"
 MAX_THREADS = 1024
 HUGE_PAGE = 1 << 21  # bytes, on x86-64 and most of aarch64
 FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT = 0, 1, 2

@@ -8,9 +8,9 @@ from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import onnx
 
-from ._arrays import CODES, Array, empty
+from ._arrays import Array, code_of, empty
 from ._functional import conv_transpose3d
-from ._library import ArgumentError, DtypeError, ShapeError
+from ._library import DTYPES, ArgumentError, DtypeError, ShapeError
 
 _AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
 _LISTS = ("dilations", "kernel_shape", "output_padding", "output_shape", "pads", "strides")
@@ -75,9 +75,9 @@ class _Attributes(Dict[str, Any]):
 
 def _check_arrays(group: int, x: Array, w: Array, b: Array | None) -> None:
     for name, array in (("X", x), ("W", w), ("B", b)):
-        if array is not None and (array.dtype not in CODES or array.dtype != x.dtype):
+        if array is not None and (code_of(array.dtype) is None or array.dtype != x.dtype):
             raise DtypeError(
-                f"{name} is {array.dtype} (X is {x.dtype}); legal: float32 or float64, one for all"
+                f"{name} is {array.dtype} (X is {x.dtype}); legal: {DTYPES}, one for all"
             )
     if not 3 <= x.ndim <= 5:
         raise ShapeError(f"X has shape {x.shape}; legal: (N, C, D1, ...) of 1 to 3 spatial axes")

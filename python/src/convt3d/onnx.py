@@ -33,14 +33,17 @@ Inputs = Union[Mapping[str, Any], Sequence[Any]]
 
 # Their numbers of inputs.
 _OPERATORS = {"ConvTranspose": (2, 3), "Constant": (0, 0), "Identity": (1, 1)}
+# What tensors may be of.
+_DTYPES = ("FLOAT", "DOUBLE", "BFLOAT16", "FLOAT16")
 
 
 def run(node_or_model: Any, inputs: Inputs) -> List[Array]:
     """Runs a ConvTranspose node, or a model that is made of them, as ONNX specifies it.
 
-    Data of one, two and three spatial axes, float32 and float64, read in place whatever
-    their strides.  Nodes of any opset are read as opset 11 and later have it, in which
-    auto_pad SAME_* gives input size * stride; ONNX Runtime does so, too.
+    Data of one, two and three spatial axes, of the operator's four dtypes (float32, float64,
+    float16 and, as ml_dtypes has it, bfloat16), read in place whatever their strides.  Nodes of
+    any opset are read as opset 11 and later have it, in which auto_pad SAME_* gives input size *
+    stride; ONNX Runtime does so, too.
 
     Args:
         node_or_model: an onnx.NodeProto of operator ConvTranspose; an onnx.ModelProto or
@@ -209,12 +212,17 @@ def _tensor(what: str, tensor: Any) -> Array:
         raise ArgumentError(
             f"{what}: its data is in a file of its own; pass the model's path, or onnx.load() it"
         )
-    # Asked of the tensor, since older versions of onnx turn bfloat16 into float32.
-    if tensor.data_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE):
-        known = {number: name for name, number in onnx.TensorProto.DataType.items()}
-        name = known.get(tensor.data_type, tensor.data_type)
-        raise DtypeError(f"{what}: dtype {name} is not one of FLOAT, DOUBLE")
+    known = {number: name for name, number in onnx.TensorProto.DataType.items()}
+    dtype = known.get(tensor.data_type, tensor.data_type)
+    if dtype not in _DTYPES:
+        raise DtypeError(f"{what}: dtype {dtype} is not one of {', '.join(_DTYPES)}")
     array: Array = numpy_helper.to_array(tensor)
+    if dtype == "BFLOAT16" and array.dtype == np.float32:  # as older versions of onnx have it
+        try:
+            from ml_dtypes import bfloat16
+        except ImportError as error:
+            raise DtypeError(f"{what}: dtype {dtype} needs the package ml_dtypes") from error
+        array = array.astype(bfloat16)
     return array
 
 

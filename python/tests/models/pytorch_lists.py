@@ -25,8 +25,10 @@ OP = next(op for op in op_db if op.name == "nn.functional.conv_transpose3d")
 INFO = next(info for info in module_db if info.module_cls is THEIRS)
 LAZY = next(info for info in module_db if info.module_cls is torch.nn.LazyConvTranspose3d)
 DTYPES = (torch.float32, torch.float64)
+# Whose sums are of float32, and which not all PyTorchs have.
+SHORT_DTYPES = (torch.bfloat16, torch.float16)
 # What convt3d leaves to PyTorch, and not all PyTorchs have.
-OTHER_DTYPES = [torch.bfloat16, torch.float16, torch.complex64, torch.complex128]
+OTHER_DTYPES = [torch.complex64, torch.complex128]
 NAMES = ("conv_transpose3d", "conv_transpose3d_backward_input", "conv_transpose3d_backward_weight")
 LAST = torch.channels_last_3d
 

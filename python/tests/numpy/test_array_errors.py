@@ -53,8 +53,8 @@ def test_the_call_itself_is_right():
     assert not any(np.any(call.arrays[name] == 77) for name in OPERANDS[4:])
 
 
-DTYPES = ("float16", ">f4", ">f8", "int8", "int32", "int64", "uint8", "bool", "complex64")
-DTYPES += ("float64", "longdouble", "datetime64[s]", "S4", "O", "f4,f4")
+DTYPES = (">f2", ">f4", ">f8", "int8", "int32", "int64", "uint8", "bool", "complex64")
+DTYPES += ("float64", "float16", "longdouble", "datetime64[s]", "S4", "O", "f4,f4")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -63,11 +63,13 @@ def test_wrong_dtypes(name, dtype):
     call = Call()
     dtype = np.dtype(dtype)
     call.arrays[name] = np.zeros(call.arrays[name].shape, dtype)
-    if dtype == np.float64 and name == "x":  # then all others are of the wrong one
-        with pytest.raises(convt3d.DtypeError, match="float32 is not float64, the dtype of x"):
+    if dtype in (np.float64, np.float16) and name == "x":  # then all others are of the wrong one
+        with pytest.raises(convt3d.DtypeError, match=f"float32 is not {dtype}, the dtype of x"):
             call.run("out")
         return
-    wanted = "float32, float64" if name == "x" else "is not float32, the dtype of x"
+    wanted = (
+        "float32, float64, bfloat16, float16" if name == "x" else "is not float32, the dtype of x"
+    )
     call.refused(name, convt3d.DtypeError, re.escape(str(dtype)), wanted)
     with pytest.raises(TypeError):
         call.run(name)

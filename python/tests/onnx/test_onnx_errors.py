@@ -75,7 +75,7 @@ def test_refused_attributes(attributes: Any, error: str, text: str) -> None:
         ([X, W, B[None]], "ShapeError", r"B has shape \(1, 2\), but must be \(2,\)"),
         ([X[..., :0], W], "ShapeError", "input_size is 0 on the width axis"),
         ([X, W[..., :0, :]], "ShapeError", "kernel_size is 0 on the height axis"),
-        ([X.astype(np.float16), W], "DtypeError", "X is float16.* legal: float32 or float64"),
+        ([X.astype(np.int8), W], "DtypeError", "X is int8.* legal: float32, float64, bfloat16"),
         ([X, W.astype(np.float64)], "DtypeError", "W is float64 .X is float32.; legal"),
         ([X, W, B.astype(np.float64)], "DtypeError", "B is float64"),
         ([X.astype(int), W.astype(int)], "DtypeError", "X is int64"),
@@ -95,13 +95,18 @@ def test_an_attribute_of_a_function_is_refused() -> None:
         run(node, [X, W])
 
 
-def test_bfloat16_is_refused() -> None:
+def test_mixed_dtypes_are_refused() -> None:
     bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
-    with pytest.raises(convt3d.DtypeError, match="X is bfloat16"):
-        run(node_of(), [X.astype(bfloat16), W])
+    for arrays, text in (
+        ([X.astype(bfloat16), W], r"W is float32 \(X is bfloat16\)"),
+        ([X, W.astype(bfloat16)], r"W is bfloat16 \(X is float32\)"),
+        ([a.astype(bfloat16) for a in (X, W)] + [B], r"B is float32 \(X is bfloat16\)"),
+    ):
+        with pytest.raises(convt3d.DtypeError, match=text):
+            run(node_of("xwb"[: len(arrays)]), arrays)
 
 
-@pytest.mark.parametrize("kind", ["FLOAT16", "BFLOAT16", "INT64"])
+@pytest.mark.parametrize("kind", ["INT32", "FLOAT8E4M3FN", "INT64"])
 def test_other_initializers_are_refused(kind: str) -> None:
     tensor = helper.make_tensor("w", getattr(TensorProto, kind), W.shape, W.ravel().astype(int))
     model = model_of([node_of()], {"x": X})

@@ -33,6 +33,7 @@ def scatter(x: Any, w: Any, b: Any, group: int, places: Any) -> Any:
     """Each tap added where it belongs, then the kept part cut out; no convt3d in it.
 
     'places' has (stride, dilation, begin, size) of each axis."""
+    dtype, x, w = x.dtype, x.astype(np.float64), w.astype(np.float64)
     channels, filters = x.shape[1] // group, w.shape[1]
     steps = list(zip(places, x.shape[2:], w.shape[2:]))
     # As large as both what the taps reach and what is kept.
@@ -47,8 +48,8 @@ def scatter(x: Any, w: Any, b: Any, group: int, places: Any) -> Any:
             y[(slice(None), slice(g * filters, (g + 1) * filters), *at)] += added
     y = y[(slice(None), slice(None), *(slice(o, o + z) for _, _, o, z in places))]
     if b is not None:
-        y = y + b.reshape((-1,) + (1,) * len(places))
-    return y.astype(x.dtype)
+        y = y + b.astype(np.float64).reshape((-1,) + (1,) * len(places))
+    return y.astype(dtype)
 
 
 MODES = ("default", "pads", "VALID", "SAME_UPPER", "SAME_LOWER", "output_shape")

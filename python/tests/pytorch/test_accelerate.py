@@ -80,6 +80,13 @@ def test_the_model_itself():
     assert str(accelerate(nn.Sequential())) == "0 swapped, 0 left"
 
 
+def integral():
+    """As some that quantize leave a layer."""
+    made = Own(1, 1, 1)
+    made.weight = nn.Parameter(made.weight.to(torch.int8), requires_grad=False)
+    return made
+
+
 def odd_ones():
     """Layers that are left, with the reason."""
     replaced = Own(1, 1, 1)
@@ -90,14 +97,11 @@ def odd_ones():
     return {
         "subclass": (Special(1, 1, 1), f"of class Special, {other}"),
         "replaced": (replaced, "its forward() was replaced"),
-        "of 16 bits": (
-            Own(1, 1, 1).half(),
-            "of dtype torch.float16; convt3d has float32 and float64",
+        "complex": (
+            Own(1, 1, 1, dtype=torch.complex64),
+            "of dtype torch.complex64; convt3d has float32, float64, bfloat16, float16",
         ),
-        "of 16 others": (
-            Own(1, 1, 1, dtype=torch.bfloat16),
-            "of dtype torch.bfloat16; convt3d has",
-        ),
+        "integers": (integral(), "of dtype torch.int8; convt3d has"),
         "normed": (normed, f"of class ParametrizedConvTranspose3d, {other}"),
         "lazy": (nn.LazyConvTranspose3d(1, 1), f"of class LazyConvTranspose3d, {other}"),
     }

@@ -8,6 +8,7 @@ from typing import Dict, List, NamedTuple
 
 import torch
 
+from .. import _library
 from ._module import DTYPES, ConvTranspose3d
 
 
@@ -88,5 +89,5 @@ def _why_not(module: torch.nn.Module) -> str:
     if weight.device.type not in ("cpu", "meta"):
         return f"on device {weight.device}"
     if weight.dtype not in DTYPES:
-        return f"of dtype {weight.dtype}; convt3d has float32 and float64"
+        return f"of dtype {weight.dtype}; convt3d has {_library.DTYPES}"
     return ""

@@ -11,19 +11,10 @@ from torch import Tensor
 
 from .._layer import Ints, Padding, check_input_rank, integer, paddings, triple
 from .._library import PADDING_MODES, ArgumentError, ShapeError
-from . import _operators, _packed, _tensors
+from . import _autocast, _operators, _packed, _tensors
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 DTYPES = tuple(_tensors.CODES)
-
-if hasattr(torch, "get_autocast_dtype"):  # since 2.4
-
-    def _autocast() -> bool:
-        """PyTorch runs transposed convolutions in bfloat16 then."""
-        return torch.is_autocast_enabled("cpu")
-
-else:
-    _autocast = torch.is_autocast_cpu_enabled
 
 
 def conv_transpose3d(
@@ -41,8 +32,8 @@ def conv_transpose3d(
     """torch.nn.functional.conv_transpose3d, on convt3d's library and with its gradients.
 
     Args:
-        input: (N, in_channels, D, H, W) or (in_channels, D, H, W); float32 or float64, on
-            the CPU, of any strides.
+        input: (N, in_channels, D, H, W) or (in_channels, D, H, W); float32, float64, bfloat16
+            or float16, on the CPU, of any strides.
         weight: (in_channels, out_channels/groups, kD, kH, kW), of the same dtype.
         bias: (out_channels,) or None.
         stride, padding, output_padding, groups, dilation: as in torch.nn.functional;
@@ -52,19 +43,21 @@ def conv_transpose3d(
             at convt3d.conv_transpose3d().
 
     Returns:
-        The output; channels_last_3d where the input is.
+        The output, of the inputs' dtype; channels_last_3d where the input is.  Under autocast
+        the inputs, and so the output, are cast to its dtype, as in PyTorch.
 
     Raises:
         convt3d.Error, as convt3d.conv_transpose3d() does; KeyboardInterrupt within about a
         tenth of a second.
     """
     _check_tensors(input, weight, bias)
+    asked = _autocast.dtype()
     before, after = paddings(padding)
     six = [p for pair in zip(before, after) for p in pair]
     result: Tensor = _operators.forward(
-        input,
-        weight,
-        bias,
+        _autocast.cast(input, asked),
+        _autocast.cast(weight, asked),
+        _autocast.cast_optional(bias, asked),
         list(triple("stride", stride)),
         list(before) if before == after else six,
         list(triple("output_padding", output_padding)),
@@ -81,9 +74,9 @@ class ConvTranspose3d(torch.nn.ConvTranspose3d):
     The same arguments, parameters, initial values, state_dict keys and repr, and one thing
     more: ``padding_mode`` may be "reflect", "replicate" or "circular" as well.
 
-    float32 and float64 tensors on the CPU run on convt3d; what it doesn't do (other devices
-    and dtypes, autocast) goes on as in PyTorch, which has padding_mode "zeros" alone.  In
-    eval mode without gradients the weights are kept packed: see accelerate().
+    float32, float64, bfloat16 and float16 tensors on the CPU run on convt3d, under autocast in
+    its dtype; other devices and dtypes go on as in PyTorch, which has padding_mode "zeros"
+    alone.  In eval mode without gradients the weights are kept packed: see accelerate().
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, output_padding, groups,
@@ -170,17 +163,17 @@ def _check_tensors(input: Any, weight: Any, bias: Any) -> None:
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
 
 
-def supports(input: Tensor, weight: Tensor) -> bool:
-    """Whether convt3d runs this; else PyTorch does."""
+def supports(input: Tensor, weight: Tensor, asked: Any = None) -> bool:
+    """Whether convt3d runs this; else PyTorch does.  'asked' is what autocast casts to."""
+    dtype = _autocast.dtype_of(weight, asked)
     return (
-        weight.dtype in DTYPES
-        and input.dtype is weight.dtype
+        dtype in DTYPES
+        and _autocast.dtype_of(input, asked) is dtype
         and input.device.type in ("cpu", "meta")
         and weight.device.type == input.device.type
         and input.layout is torch.strided
         # Tensors without memory, and traces, are the custom operators' business.
         and (_operators.HAS_OPERATORS or _tensors.is_plain(input, weight))
-        and not _autocast()
     )
 
 
@@ -195,7 +188,8 @@ def forward(
         output_padding = module.output_padding
     else:
         output_padding = tuple(padding_for(module, input, output_size))
-    if module.padding_mode == "zeros" and not supports(input, weight):
+    asked = _autocast.dtype()
+    if module.padding_mode == "zeros" and not supports(input, weight, asked):
         return torch.nn.functional.conv_transpose3d(
             input,
             weight,
@@ -206,13 +200,13 @@ def forward(
             module.groups,
             module.dilation,
         )
-    output = _packed.run(module, input, weight, bias, output_padding)
+    output = _packed.run(module, input, weight, bias, output_padding, asked)
     if output is not None:
         return output
     result: Tensor = _operators.forward(
-        input,
-        weight,
-        bias,
+        _autocast.cast(input, asked),
+        _autocast.cast(weight, asked),
+        _autocast.cast_optional(bias, asked),
         list(module.stride),
         list(module.padding),
         list(output_padding),

@@ -22,7 +22,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from .._layer import Plan, Weights
 from .._library import FORWARD
-from . import _tensors
+from . import _autocast, _tensors
 
 # Positions N*D*H*W of an input up to which packed weights are kept: at 4096, packing takes
 # about a hundredth of the call.
@@ -34,14 +34,14 @@ _Key = Tuple[Any, ...]
 
 
 class _Packed:
-    def __init__(self, key: _Key, weight: Tensor, plan: Plan):
+    def __init__(self, key: _Key, weight: Tensor, plan: Plan, dtype: Any):
         self.key = key
         # As long as this is there, no other storage gets the number that is in the key;
         # an address may be given to the next tensor at once.
         self.storage = StorageWeakRef(_storage(weight))
         self.places = _places(weight)
         self.sample = weight.detach().take(self.places)
-        self.weights = _tensors.pack_weights(plan, weight)
+        self.weights = _tensors.pack_weights(plan, weight.to(dtype))
 
     def is_of(self, key: _Key, weight: Tensor) -> bool:
         return self.key == key and torch.equal(self.sample, weight.detach().take(self.places))
@@ -85,8 +85,10 @@ def run(
     weight: Tensor,
     bias: Optional[Tensor],
     output_padding: Sequence[int],
+    asked: Any,
 ) -> Optional[Tensor]:
-    """The output by packed weights, or None where they aren't for this call."""
+    """The output by packed weights, or None where they aren't for this call.  'asked' is
+    what autocast casts to, or None: weights are cast as they are packed."""
     if torch.is_grad_enabled() or module.training or _tensors.is_compiling():
         return None
     if forward_ad._current_level >= 0:  # tangents are there without gradients, too
@@ -98,6 +100,9 @@ def run(
         return None
     if input.dim() not in (4, 5) or input.numel() > MOST_POSITIONS * max(1, module.in_channels):
         return None
+    input, bias = _autocast.cast(input, asked), _autocast.cast_optional(bias, asked)
+    if _autocast.dtype_of(weight, asked) is not input.dtype:
+        return None  # refused elsewhere
     layer = _tensors.layer_of(
         module.stride,
         module.padding,  # type: ignore[arg-type]
@@ -113,7 +118,8 @@ def run(
 
 
 def _current(module: Any, weight: Tensor, input: Tensor, layer: Any) -> Optional[Weights]:
-    """The module's packed weights, made now unless they are there and up to date."""
+    """The module's packed weights, of the input's dtype, made now unless they are there and up
+    to date."""
     try:
         version = weight._version
     except RuntimeError:  # made in inference mode: its changes aren't counted
@@ -121,11 +127,12 @@ def _current(module: Any, weight: Tensor, input: Tensor, layer: Any) -> Optional
     # All that packed weights depend on, by the header: neither sizes nor output_padding.
     fixed = layer._replace(output_padding=(0, 0, 0))
     memory = (_storage(weight)._cdata, weight.data_ptr(), version)
-    key = (memory, weight.dtype, weight.shape, _tensors.threads(), fixed)
+    key = (memory, weight.dtype, input.dtype, weight.shape, _tensors.threads(), fixed)
     kept = _kept.get(module)
     if kept is not None and kept.is_of(key, weight):
         return kept.weights
-    plan = _tensors.plan_of(layer, FORWARD, input.shape, weight)
-    kept = _Packed(key, weight, plan)
+    code = _tensors.code_of("input", input)
+    plan = _tensors.plan_of(layer, FORWARD, input.shape, weight.shape, code)
+    kept = _Packed(key, weight, plan, input.dtype)
     _kept[module] = kept
     return kept.weights

@@ -18,6 +18,9 @@ from .._layer import Layer, Plan, Weights
 from .._library import (
     BACKWARD_INPUT,
     BACKWARD_WEIGHT,
+    BFLOAT16,
+    DTYPES,
+    FLOAT16,
     FLOAT32,
     FLOAT64,
     FORWARD,
@@ -33,7 +36,12 @@ from . import _openmp
 # How calls run; also while other operators of PyTorch do.
 HOST = _openmp.threads()
 
-CODES: dict[Any, int] = {torch.float32: FLOAT32, torch.float64: FLOAT64}
+CODES: dict[Any, int] = {
+    torch.float32: FLOAT32,
+    torch.float64: FLOAT64,
+    torch.bfloat16: BFLOAT16,
+    torch.float16: FLOAT16,
+}
 
 _MADV_HUGEPAGE = 14
 _madvise: Any = None
@@ -129,7 +137,7 @@ def threads() -> int:
 def code_of(name: str, tensor: Tensor) -> int:
     code = CODES.get(tensor.dtype)
     if code is None:
-        raise DtypeError(f"{name}: dtype {tensor.dtype} is not one of float32, float64")
+        raise DtypeError(f"{name}: dtype {tensor.dtype} is not one of {DTYPES}")
     if tensor.layout is not torch.strided or tensor.device.type != "cpu":
         raise DtypeError(
             f"{name}: a {tensor.layout} tensor on {tensor.device}; legal: strided, on the CPU"
@@ -174,10 +182,11 @@ def empty(shape: Sequence[int], like: Tensor, last: bool = False) -> Tensor:
     return result
 
 
-def plan_of(layer: Layer, direction: int, input: Sequence[int], weight: Tensor) -> Plan:
-    return _layer.make_plan(
-        layer, direction, code_of("weight", weight), tuple(input), tuple(weight.shape), threads()
-    )
+def plan_of(
+    layer: Layer, direction: int, input: Sequence[int], weight: Sequence[int], code: int
+) -> Plan:
+    """By the shapes of input and weight, and the dtype."""
+    return _layer.make_plan(layer, direction, code, tuple(input), tuple(weight), threads())
 
 
 def forward(
@@ -188,8 +197,12 @@ def forward(
     packed: Weights | None = None,
 ) -> Tensor:
     """The layer.  Where weights were packed before, only the shape of 'weight' is used."""
-    plan = plan_of(layer, FORWARD, input.shape, weight)
-    output = empty(plan.output_shape, weight, channels_last(input))
+    like = weight if packed is None else input  # as it is packed it may be cast
+    if bias is not None and bias.dtype is torch.float32 and like.element_size() == 2:
+        # The library would take it, but no gradient here is of another dtype than the weight.
+        raise DtypeError(f"bias: dtype {bias.dtype} is not {like.dtype}, the dtype of weight")
+    plan = plan_of(layer, FORWARD, input.shape, weight.shape, code_of("weight", like))
+    output = empty(plan.output_shape, like, channels_last(input))
     _layer.run_forward(
         plan,
         pack("input", input),
@@ -205,7 +218,7 @@ def forward(
 def backward_input(
     grad_output: Tensor, weight: Tensor, input_shape: Sequence[int], layer: Layer
 ) -> Tensor:
-    plan = plan_of(layer, BACKWARD_INPUT, input_shape, weight)
+    plan = plan_of(layer, BACKWARD_INPUT, input_shape, weight.shape, code_of("weight", weight))
     grad_input = empty(tuple(input_shape), weight, channels_last(grad_output))
     _layer.run_backward_input(
         plan,
@@ -227,7 +240,7 @@ def backward_weight(
     """The gradients of weight and bias; that of the bias is empty where it isn't wanted."""
     grad_weight = empty(tuple(weight_shape), input)
     grad_bias = empty((weight_shape[1] * layer.groups if with_bias else 0,), input)
-    plan = plan_of(layer, BACKWARD_WEIGHT, input.shape, grad_weight)
+    plan = plan_of(layer, BACKWARD_WEIGHT, input.shape, weight_shape, code_of("input", input))
     _layer.run_backward_weight(
         plan,
         pack("input", input),
