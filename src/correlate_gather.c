@@ -86,14 +86,10 @@ static int gather_both(const convt3d_task *t, const patch *p, int64_t i) {
     const int64_t element = (int64_t)t->plan->geometry.element, *stride = t->from->stride;
     const int64_t stored = (int64_t)t->movers->element;
     if (i + 1 >= t->c->spans || stride[4] != 1) return 0;
-    convt3d_span even = span_of(t, i), odd = span_of(t, i + 1);
-    if (even.step != 2 || odd.step != 2 || !even.count || !odd.count) return 0;
-    if (odd.from == even.from - 1) {
-        const convt3d_span first = odd;
-        odd = even;
-        even = first;
-    }
-    if (odd.from != even.from + 1) return 0;
+    const convt3d_span two[2] = {span_of(t, i), span_of(t, i + 1)};
+    const convt3d_span *first = convt3d_spans_first(&two[0], &two[1]);
+    if (!first) return 0;
+    const convt3d_span even = *first, odd = two[first == two];
     const convt3d_rows rows = {.to = p->to + even.to * element,
                                .odd = p->to + odd.to * element,
                                .to_step = {t->cut->row_pitch, t->slab_step[1]},

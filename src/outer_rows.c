@@ -38,15 +38,12 @@ int64_t convt3d_outer_row(const convt3d_outer_task *t, const convt3d_side *side)
 /* Dots have grad_output parted by phase: span i and the one after it at once, where these are
  * the even and the odd elements of a row. */
 static int gather_both(const convt3d_outer_task *t, const convt3d_rows *grid, int64_t i) {
-    const convt3d_span *even = &t->c->span[i], *odd = even + 1;
+    const convt3d_span *two = &t->c->span[i];
     convt3d_rows both = *grid;
-    if (i + 1 >= t->c->spans || even->step != 2 || odd->step != 2 || grid->from_step[2] != 2)
-        return 0;
-    if (odd->from == even->from - 1) {
-        odd = even;
-        even = odd + 1;
-    }
-    if (odd->from != even->from + 1 || !even->count || !odd->count) return 0;
+    if (i + 1 >= t->c->spans || grid->from_step[2] != 2) return 0;
+    const convt3d_span *even = convt3d_spans_first(&two[0], &two[1]);
+    if (!even) return 0;
+    const convt3d_span *odd = &two[even == two];
     const int64_t element = element_of(t), first = t->c->span[i].from - even->from;
     both.from = (const char *)grid->from - first * stored_of(t);
     both.to = (char *)grid->to + (even->to - t->c->span[i].to) * element;

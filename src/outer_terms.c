@@ -88,15 +88,26 @@ static int64_t stage(const task *t, const convt3d_view *v, const char *from, int
     const int64_t positions = parted ? c->phase_positions : c->x.positions;
     const int64_t *stride = v->stride, stored = (int64_t)movers->element;
     if (parted) memset(t->stage, 0, (size_t)(channels * positions) * sizeof(float));
-    for (int64_t i = 0; i < (parted ? c->phase_spans : 1); i++) {
-        const convt3d_span *span = parted ? &c->phase_span[i] : &whole;
+    const int64_t spans = parted ? c->phase_spans : 1;
+    for (int64_t i = 0; i < spans; i++) {
+        const convt3d_span *span = parted ? &c->phase_span[i] : &whole, *odd = NULL;
+        if (i + 1 < spans && stride[4] == 1 && stride[1] != 1) {
+            const convt3d_span *first = convt3d_spans_first(&span[0], &span[1]);
+            if (first) {
+                odd = &span[first == span];
+                span = first;
+                i++;
+            }
+        }
         const char *p = from + span->from * stride[4] * stored;
         const int64_t step = span->step * stride[4];
         const convt3d_rows rows = {.to = t->stage + span->to,
+                                   .odd = odd ? t->stage + odd->to : NULL,
                                    .to_step = {positions},
                                    .from = p,
                                    .from_step = {stride[1], 0, step},
-                                   .count = {channels, 1, span->count}};
+                                   .count = {channels, 1, span->count},
+                                   .odds = odd ? odd->count : 0};
         if (!span->count) continue;
         if (stride[1] == 1 && channels > 1)
             movers->transpose(t->stage + span->to, positions, p, step, 1, span->count, span->count,

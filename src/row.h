@@ -6,6 +6,8 @@
 
 #include "geometry.h"
 
+#include <stddef.h>
+
 /* A tap on the width axis, as seen by positions q counted from q0: it reads
  * packed element offset + q - q0, which is real data (no halo) for q in
  * [real0, real1). */
@@ -20,6 +22,14 @@ typedef struct convt3d_tap {
  * Returns the packed row's length; elements that no span covers are halo. */
 int64_t convt3d_phase_row(const convt3d_axis *axis, convt3d_tap *taps, convt3d_span *spans,
                           int64_t *count);
+
+/* Two spans that are the even and the odd elements of one stretch, which can be taken in one
+ * go: the one that starts it; NULL: they aren't. */
+static inline const convt3d_span *convt3d_spans_first(const convt3d_span *a,
+                                                      const convt3d_span *b) {
+    if (a->step != 2 || b->step != 2 || !a->count || !b->count) return NULL;
+    return b->from == a->from + 1 ? a : a->from == b->from + 1 ? b : NULL;
+}
 
 /* The place of a row in a rising list (or where it belongs), by bisection. */
 int64_t convt3d_list_place(const int64_t *list, int64_t count, int64_t row);

@@ -68,14 +68,8 @@ static inline TARGET VU vu_some(const uint16_t *p, int64_t count) {
     memcpy(&v, p, (size_t)count * sizeof *p);
     return v;
 }
-static inline TARGET void vu_store(uint16_t *p, VU v) {
-    _mm_storeu_si128((__m128i *)p, v);
-}
 static inline TARGET void vu_part(uint16_t *p, VU v, int64_t count) {
     memcpy(p, &v, (size_t)count * sizeof *p);
-}
-static inline TARGET void vu_stream(uint16_t *p, VU v) {
-    _mm_stream_si128((__m128i *)p, v);
 }
 static inline TARGET VF vf_from_bf16(VU v) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
@@ -95,6 +89,53 @@ static inline TARGET VF vf_from_f16(VU v) {
 }
 static inline TARGET VU vf_to_f16(VF v) {
     return _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+#define VW __m256i
+static inline TARGET void vf_halves_bf16(const uint16_t *p, VF *even, VF *odd) {
+    const __m256i both = _mm256_loadu_si256((const __m256i *)p);
+    *even = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
+    *odd = _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32((int)0xffff0000)));
+}
+static inline TARGET void vf_halves_f16(const uint16_t *p, VF *even, VF *odd) {
+    const VF a = vf_from_f16(vu_load(p)), b = vf_from_f16(vu_load(p + VF_LANES));
+    *even = vf_even(a, b);
+    *odd = vf_odd(a, b);
+}
+static inline TARGET VW vw_load(const uint16_t *p) {
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+static inline TARGET void vw_store(uint16_t *p, VW v) {
+    _mm256_storeu_si256((__m256i *)p, v);
+}
+static inline TARGET void vw_part(uint16_t *p, VW v, int64_t count) {
+    memcpy(p, &v, (size_t)count * sizeof *p);
+}
+static inline TARGET void vw_stream(uint16_t *p, VW v) {
+    _mm256_stream_si256((__m256i *)p, v);
+}
+static inline TARGET VW vw_join(VW kept, VW v, int64_t count) {
+    uint16_t joined[32];
+    vw_store(joined, kept);
+    vw_store(joined + count, v);
+    return vw_load(joined);
+}
+static inline TARGET VW vw_both(VU a, VU b) {
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(a), b, 1);
+}
+static inline TARGET VW vw_pair(VU a, VU b) {
+    return vw_both(_mm_unpacklo_epi16(a, b), _mm_unpackhi_epi16(a, b));
+}
+static inline TARGET VW vw_pair_bf16(VF a, VF b) {
+    return vw_pair(vf_to_bf16(a), vf_to_bf16(b));
+}
+static inline TARGET VW vw_both_bf16(VF a, VF b) {
+    return vw_both(vf_to_bf16(a), vf_to_bf16(b));
+}
+static inline TARGET VW vw_pair_f16(VF a, VF b) {
+    return vw_pair(vf_to_f16(a), vf_to_f16(b));
+}
+static inline TARGET VW vw_both_f16(VF a, VF b) {
+    return vw_both(vf_to_f16(a), vf_to_f16(b));
 }
 static inline TARGET float vs_from_f16(uint16_t x) {
     return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(x)));

@@ -65,33 +65,75 @@ static inline TARGET VU vu_load(const uint16_t *p) {
 static inline TARGET VU vu_some(const uint16_t *p, int64_t count) {
     return _mm256_maskz_loadu_epi16((__mmask16)((1u << count) - 1), p);
 }
-static inline TARGET void vu_store(uint16_t *p, VU v) {
-    _mm256_storeu_si256((__m256i *)p, v);
-}
 static inline TARGET void vu_part(uint16_t *p, VU v, int64_t count) {
     _mm256_mask_storeu_epi16(p, (__mmask16)((1u << count) - 1), v);
-}
-static inline TARGET void vu_stream(uint16_t *p, VU v) {
-    _mm256_stream_si256((__m256i *)p, v);
 }
 static inline TARGET VF vf_from_bf16(VU v) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16));
 }
-/* Not the CPU's own instruction, for which subnormals are 0. */
-static inline TARGET VU vf_to_bf16(VF v) {
-    const __m512i bits = _mm512_castps_si512(v), high = _mm512_srli_epi32(bits, 16);
-    const __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
-    const __m512i more = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
-    const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, more), 16);
-    const __m512i quiet = _mm512_or_si512(high, _mm512_set1_epi32(0x40));
+/* To bfloat16 in the upper halves; not by the CPU's own instruction, for which subnormals are
+ * 0. */
+static inline TARGET __m512i bf16_bits(VF v) {
+    const __m512i bits = _mm512_castps_si512(v);
+    const __mmask16 odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x10000));
     const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
-    return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(rounded, nan, quiet));
+    __m512i up = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff));
+    up = _mm512_mask_add_epi32(up, odd, up, _mm512_set1_epi32(1));
+    return _mm512_mask_or_epi32(up, nan, bits, _mm512_set1_epi32(0x400000));
+}
+static inline TARGET VU vf_to_bf16(VF v) {
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(bf16_bits(v), 16));
 }
 static inline TARGET VF vf_from_f16(VU v) {
     return _mm512_cvtph_ps(v);
 }
 static inline TARGET VU vf_to_f16(VF v) {
     return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+/* Twice as many. */
+#define VW __m512i
+static inline TARGET void vf_halves_bf16(const uint16_t *p, VF *even, VF *odd) {
+    const __m512i both = _mm512_loadu_si512(p);
+    *even = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
+    *odd = _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32((int)0xffff0000)));
+}
+static inline TARGET void vf_halves_f16(const uint16_t *p, VF *even, VF *odd) {
+    const __m512i both = _mm512_loadu_si512(p);
+    *even = vf_from_f16(_mm512_cvtepi32_epi16(both));
+    *odd = vf_from_f16(_mm512_cvtepi32_epi16(_mm512_srli_epi32(both, 16)));
+}
+static inline TARGET VW vw_load(const uint16_t *p) {
+    return _mm512_loadu_si512(p);
+}
+static inline TARGET void vw_store(uint16_t *p, VW v) {
+    _mm512_storeu_si512(p, v);
+}
+static inline TARGET void vw_part(uint16_t *p, VW v, int64_t count) {
+    _mm512_mask_storeu_epi16(p, (__mmask32)((UINT64_C(1) << count) - 1), v);
+}
+static inline TARGET void vw_stream(uint16_t *p, VW v) {
+    _mm512_stream_si512((__m512i *)p, v);
+}
+static inline TARGET VW vw_join(VW kept, VW v, int64_t count) {
+    uint16_t numbers[32];
+    for (int i = 0; i < 32; i++) numbers[i] = (uint16_t)i;
+    const __m512i from =
+        _mm512_sub_epi16(_mm512_loadu_si512(numbers), _mm512_set1_epi16((short)count));
+    return _mm512_mask_mov_epi16(_mm512_permutexvar_epi16(from, v),
+                                 (__mmask32)((UINT64_C(1) << count) - 1), kept);
+}
+static inline TARGET VW vw_pair_bf16(VF a, VF b) {
+    return _mm512_mask_mov_epi16(bf16_bits(b), 0x55555555, _mm512_srli_epi32(bf16_bits(a), 16));
+}
+static inline TARGET VW vw_both_bf16(VF a, VF b) {
+    return _mm512_inserti64x4(_mm512_castsi256_si512(vf_to_bf16(a)), vf_to_bf16(b), 1);
+}
+static inline TARGET VW vw_pair_f16(VF a, VF b) {
+    return _mm512_or_si512(_mm512_cvtepu16_epi32(vf_to_f16(a)),
+                           _mm512_slli_epi32(_mm512_cvtepu16_epi32(vf_to_f16(b)), 16));
+}
+static inline TARGET VW vw_both_f16(VF a, VF b) {
+    return _mm512_inserti64x4(_mm512_castsi256_si512(vf_to_f16(a)), vf_to_f16(b), 1);
 }
 static inline TARGET float vs_from_f16(uint16_t x) {
     return _mm_cvtss_f32(_mm_maskz_cvtph_ps(1, _mm_cvtsi32_si128(x)));
