@@ -135,6 +135,7 @@ static void every_activation_everywhere(void **state) {
         convt3d_error err;
         if (convt3d_problem_parse(shapes[s], &p, NULL, 0, &err)) fail_msg("%s", err.text);
         for (int i = 0; i < 5 * 4; i++) {
+            if (test_count(100) < 100 && (i + (int)s) % 7) continue;
             p.dtype = (convt3d_dtype)(1 + i % 4);
             layer l = layer_make(&r, &p, CONVT3D_FORWARD, LAYER_DENSE);
             material_free(&l.tensor[ORACLE_OUTPUT]);
@@ -147,7 +148,7 @@ static void every_activation_everywhere(void **state) {
             layer_free(&l);
         }
     }
-    assert_true(compared > 100000);
+    assert_true(compared > 1000 * test_count(100));
 }
 
 /* A run of samples whose rows are too long to be computed in one go. */

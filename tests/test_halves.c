@@ -109,8 +109,8 @@ static void conversions_refused(void **state) {
 
 /* ---- Wide layers ------------------------------------------------------------------ */
 
-static const char *const texts[] = {"n2ci64co64i3x4x17k3s2p1op1", "ci48co40i4x5x33k3",
-                                    "n3ci64co32i4k4s2p1", "n2ci40co64i3x2x20k2s2",
+static const char *const texts[] = {"n2ci32co32i2x3x17k3s2p1op1", "ci48co40i3x4x33k3",
+                                    "n3ci48co32i4k4s2p1", "n2ci40co64i3x2x20k2s2",
                                     "ci32co33i3x4x40k3s2p1mreflect"};
 enum {
     TEXTS = sizeof texts / sizeof *texts

@@ -142,7 +142,7 @@ static void errors_within_bounds(void **state) {
     rng r = {seed + 5};
     for (int kind = 0; kind < NUMBERS_COUNT; kind++) {
         bounds b = {0};
-        size_t fixed = sizeof long_sums / sizeof *long_sums;
+        size_t fixed = (size_t)test_count(sizeof long_sums / sizeof *long_sums);
         for (size_t i = 0; i < fixed + (size_t)test_count(60); i++) {
             convt3d_problem p;
             random_problem(&r, 20000, &p);

@@ -202,8 +202,8 @@ static void check_isas(rng *r, const convt3d_problem *p, int integers) {
     const char *isa;
     for (int i = 0; (isa = convt3d_isa_name(i)); i++) {
         if (!convt3d_isa_supported(isa)) continue;
-        check_layer(r, p, CONVT3D_FORWARD, isa, integers, test_count(100) < 100 ? 7 : 1);
-        check_layer(r, p, CONVT3D_BACKWARD_INPUT, isa, integers, test_count(100) < 100 ? 7 : 1);
+        check_layer(r, p, CONVT3D_FORWARD, isa, integers, test_count(100) < 100 ? 31 : 1);
+        check_layer(r, p, CONVT3D_BACKWARD_INPUT, isa, integers, test_count(100) < 100 ? 31 : 1);
     }
 }
 
