@@ -258,8 +258,8 @@ CONVT3D_API const char *convt3d_direction_name(convt3d_direction direction);
 
 /* What forward makes of each output, after the bias (and, in the folding padding
  * modes, after the fold): y = f(conv + bias), conv + bias rounded to float64 for that
- * dtype, to float32 for any other, first.  Positions that no tap reaches become f(bias).  As in PyTorch, whose
- * functions these are (torch.nn.functional):
+ * dtype, to float32 for any other, first.  Positions that no tap reaches become f(bias).  As in
+ * PyTorch, whose functions these are (torch.nn.functional):
  *
  *     RELU        relu            x < 0 ? 0 : x, so that -0 stays -0
  *     LEAKY_RELU  leaky_relu      x > 0 ? x : x*negative_slope
@@ -303,9 +303,9 @@ CONVT3D_API convt3d_status convt3d_activation_parse(const char *name,
  *               bfloat16, off by up to 2^-8
  *
  * float64 is float64 in each, and products of bfloat16 are exact in each.  float16 is
- * multiplied as the float32 that it becomes.  Data whose products might leave float32's range (or, at
- * HIGHEST, fall below what the terms can hold) are multiplied as with an isa without
- * AMX.  docs/numerics.md has the rules and the error bounds. */
+ * multiplied as the float32 that it becomes.  Data whose products might leave float32's range (or,
+ * at HIGHEST, fall below what the terms can hold) are multiplied as with an isa without AMX.
+ * docs/numerics.md has the rules and the error bounds. */
 typedef enum convt3d_precision {
     CONVT3D_PRECISION_HIGHEST = 0,
     CONVT3D_PRECISION_HIGH = 1,

@@ -59,5 +59,5 @@ real formula_bound(convt3d_activation activation, real y, convt3d_dtype dtype) {
         return dtype == CONVT3D_FLOAT32 || dtype == CONVT3D_FLOAT64 ? 0.5L : 0.5001L;
     if (dtype == CONVT3D_FLOAT32) return 0.6L;
     if (dtype != CONVT3D_FLOAT64) return 0.5001L; /* float32's, rounded once more */
-    return fabsl(y) < 0x1p-1016L ? 28 : 8; /* a factor of it is subnormal */
+    return fabsl(y) < 0x1p-1016L ? 28 : 8;        /* a factor of it is subnormal */
 }

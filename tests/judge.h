@@ -5,8 +5,8 @@
 
 #include "material.h"
 
-/* Compares l->value of what was computed with the oracle's, which isn't rounded to the dtype. 'who' is the
- * reference or the name of an instruction set. */
+/* Compares l->value of what was computed with the oracle's, which isn't rounded to the dtype. 'who'
+ * is the reference or the name of an instruction set. */
 typedef void verdict(const layer *l, real *const expected[4], const char *who, void *arg);
 
 /* Computes what is unknown in 'l' by the reference and on every instruction

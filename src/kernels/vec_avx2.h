@@ -59,7 +59,8 @@ static inline TARGET VF vf_join(VF kept, VF v, int64_t count) {
     return _mm256_blendv_ps(_mm256_permutevar8x32_ps(v, from), kept, _mm256_castsi256_ps(from));
 }
 
-#define VU __m128i
+#define TO_NEAREST (_MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+#define VU         __m128i
 static inline TARGET VU vu_load(const uint16_t *p) {
     return _mm_loadu_si128((const __m128i *)p);
 }
@@ -88,7 +89,7 @@ static inline TARGET VF vf_from_f16(VU v) {
     return _mm256_cvtph_ps(v);
 }
 static inline TARGET VU vf_to_f16(VF v) {
-    return _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    return _mm256_cvtps_ph(v, TO_NEAREST);
 }
 #define VW __m256i
 static inline TARGET void vf_halves_bf16(const uint16_t *p, VF *even, VF *odd) {
@@ -141,8 +142,7 @@ static inline TARGET float vs_from_f16(uint16_t x) {
     return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(x)));
 }
 static inline TARGET uint16_t vs_to_f16(float x) {
-    const int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-    return (uint16_t)_mm_cvtsi128_si32(_mm_cvtps_ph(_mm_set_ss(x), nearest));
+    return (uint16_t)_mm_cvtsi128_si32(_mm_cvtps_ph(_mm_set_ss(x), TO_NEAREST));
 }
 
 static inline TARGET VD vd_load(const double *p) {

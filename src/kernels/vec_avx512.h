@@ -58,7 +58,8 @@ static inline TARGET VF vf_join(VF kept, VF v, int64_t count) {
 }
 
 /* Elements of 16 bits, as many as a VF has. */
-#define VU __m256i
+#define TO_NEAREST (_MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+#define VU         __m256i
 static inline TARGET VU vu_load(const uint16_t *p) {
     return _mm256_loadu_si256((const __m256i *)p);
 }
@@ -88,7 +89,7 @@ static inline TARGET VF vf_from_f16(VU v) {
     return _mm512_cvtph_ps(v);
 }
 static inline TARGET VU vf_to_f16(VF v) {
-    return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    return _mm512_cvtps_ph(v, TO_NEAREST);
 }
 /* Twice as many. */
 #define VW __m512i
@@ -139,8 +140,7 @@ static inline TARGET float vs_from_f16(uint16_t x) {
     return _mm_cvtss_f32(_mm_maskz_cvtph_ps(1, _mm_cvtsi32_si128(x)));
 }
 static inline TARGET uint16_t vs_to_f16(float x) {
-    const int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-    return (uint16_t)_mm_cvtsi128_si32(_mm_maskz_cvtps_ph(1, _mm_set_ss(x), nearest));
+    return (uint16_t)_mm_cvtsi128_si32(_mm_maskz_cvtps_ph(1, _mm_set_ss(x), TO_NEAREST));
 }
 
 static inline TARGET VD vd_load(const double *p) {
