@@ -15,8 +15,9 @@ INTEGERS = {"bfloat16": 2**8, "float16": 2**11}
 
 def to_bits(dtype, values):
     """The nearest number of the type, ties to even; no NaN.  Values are rounded to float32
-    first: give what that holds."""
-    values = np.asarray(values, np.float32)
+    first: give what that holds.  One value comes as an array of one: views of what has no
+    axis are not for every NumPy."""
+    values = np.atleast_1d(np.asarray(values, np.float32))
     if dtype == "float16":
         with np.errstate(over="ignore"):
             return values.astype(np.float16).view(np.uint16)
