@@ -21,13 +21,13 @@ static uint64_t seed;
 /* Layers that terms are faster for: all kinds of strides and rows, channels that fill no
  * tile, groups, folded borders, samples side by side. */
 static const char *const layers[] = {
+    "ci32co80i2x5x33k1x3x3s1x2x2p0x1x1", /* the smallest first, for sanitizers */
     "ci64co64i3x5x40k3",
     "ci64co48i4x6x7k3s2p1op1",
     "ci96co33i3x4x64k2s2",
     "ci40co64i4k2s2",
     "n9ci64co32i4k4s2p1",
     "n17ci128co32i2x3x3k3",
-    "ci32co80i2x5x33k1x3x3s1x2x2p0x1x1",
     "ci64co64i3x4x9k3d2p2",
     "ci64co32i2x6x10k3s2d3",
     "ci130co70g2i3x4x12k3s2p1op1",
