@@ -10,7 +10,7 @@ PREFIX = /usr/local
 FUZZ_SECONDS = 900
 # Part of the random cases that 'make asan' and 'make tsan' run.
 ASAN_PERCENT = 15
-TSAN_PERCENT = 2
+TSAN_PERCENT = 5
 CMAKE_FLAGS =
 JOBS = $$(nproc 2>/dev/null || echo 2)
 # What CMake has to say of a fault it says on stderr; the rest would hide the answer.
