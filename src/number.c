@@ -34,7 +34,10 @@ static float to_odd(double value) {
     return convt3d_float(bits);
 }
 
-double convt3d_number_get(convt3d_dtype dtype, const void *from) {
+/* These two are specialised where the dtype is a constant. */
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE double get(convt3d_dtype dtype, const void *from) {
     float single;
     double dual;
     uint16_t half;
@@ -52,7 +55,7 @@ double convt3d_number_get(convt3d_dtype dtype, const void *from) {
     }
 }
 
-void convt3d_number_put(convt3d_dtype dtype, void *to, double value) {
+INLINE void put(convt3d_dtype dtype, void *to, double value) {
     const float single = (float)value;
     uint16_t half;
     switch (dtype) {
@@ -69,12 +72,22 @@ void convt3d_number_put(convt3d_dtype dtype, void *to, double value) {
     }
 }
 
-static convt3d_status check_array(const void *data, const char *name, convt3d_dtype dtype,
-                                  int64_t count, convt3d_error *err) {
+double convt3d_number_get(convt3d_dtype dtype, const void *from) {
+    return get(dtype, from);
+}
+
+void convt3d_number_put(convt3d_dtype dtype, void *to, double value) {
+    put(dtype, to, value);
+}
+
+convt3d_status convt3d_array_check(const void *data, const char *name, convt3d_dtype dtype,
+                                   const char *dtype_name, int64_t count, convt3d_error *err) {
     const int64_t element = (int64_t)convt3d_dtype_size(dtype);
     if (!element)
-        return convt3d_fail(err, CONVT3D_DTYPE,
-                            "%s_dtype is %d, but must be 1 to 4 (convt3d_dtype)", name, (int)dtype);
+        return convt3d_fail(err, CONVT3D_DTYPE, "%s is %d, but must be 1 to 4 (convt3d_dtype)",
+                            dtype_name, (int)dtype);
+    if (count < 0)
+        return convt3d_fail(err, CONVT3D_ARG, "count is %lld, but must be >= 0", (long long)count);
     if (count > (int64_t)(PTRDIFF_MAX / element))
         return convt3d_fail(err, CONVT3D_OVERFLOW,
                             "count is %lld, but no more than %lld elements of %s fit into memory",
@@ -86,17 +99,33 @@ static convt3d_status check_array(const void *data, const char *name, convt3d_dt
     return CONVT3D_OK;
 }
 
+/* A loop for each pair of dtypes, the constants of which it is made of. */
+#define LOOP(to_type, from_type)                                                                   \
+    case from_type:                                                                                \
+        for (int64_t i = 0; i < count; i++)                                                        \
+            put(to_type, (char *)to + i * (int64_t)dtypes[to_type].size,                           \
+                get(from_type, (const char *)from + i * (int64_t)dtypes[from_type].size));         \
+        break;
+#define LOOPS(to_type)                                                                             \
+    case to_type:                                                                                  \
+        switch (from_dtype) {                                                                      \
+            LOOP(to_type, CONVT3D_FLOAT32)                                                         \
+            LOOP(to_type, CONVT3D_FLOAT64)                                                         \
+            LOOP(to_type, CONVT3D_BFLOAT16)                                                        \
+            LOOP(to_type, CONVT3D_FLOAT16)                                                         \
+        }                                                                                          \
+        break;
+
 convt3d_status convt3d_convert(void *to, convt3d_dtype to_dtype, const void *from,
                                convt3d_dtype from_dtype, int64_t count, convt3d_error *err) {
-    if (count < 0)
-        return convt3d_fail(err, CONVT3D_ARG, "count is %lld, but must be >= 0", (long long)count);
-    convt3d_status status = check_array(to, "to", to_dtype, count, err);
-    if (!status) status = check_array(from, "from", from_dtype, count, err);
+    convt3d_status status = convt3d_array_check(to, "to", to_dtype, "to_dtype", count, err);
+    if (!status) status = convt3d_array_check(from, "from", from_dtype, "from_dtype", count, err);
     if (status) return status;
-    const size_t to_size = convt3d_dtype_size(to_dtype), from_size = convt3d_dtype_size(from_dtype);
-    char *out = to;
-    const char *in = from;
-    for (int64_t i = 0; i < count; i++, out += to_size, in += from_size)
-        convt3d_number_put(to_dtype, out, convt3d_number_get(from_dtype, in));
+    switch (to_dtype) {
+        LOOPS(CONVT3D_FLOAT32)
+        LOOPS(CONVT3D_FLOAT64)
+        LOOPS(CONVT3D_BFLOAT16)
+        LOOPS(CONVT3D_FLOAT16)
+    }
     return CONVT3D_OK;
 }

@@ -58,6 +58,11 @@ static inline uint16_t convt3d_to_f16(float x) {
     return (uint16_t)(sign | (whole + half - 1 + odd) >> shift);
 }
 
+/* Whether 'data' may be 'count' elements of a dtype; the names are those of the arguments.  ARG,
+ * DTYPE or OVERFLOW. */
+convt3d_status convt3d_array_check(const void *data, const char *name, convt3d_dtype dtype,
+                                   const char *dtype_name, int64_t count, convt3d_error *err);
+
 /* One element; what becomes 16 bits is rounded once, from all of the double's. */
 double convt3d_number_get(convt3d_dtype dtype, const void *from);
 void convt3d_number_put(convt3d_dtype dtype, void *to, double value);

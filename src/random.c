@@ -60,6 +60,10 @@ static uint64_t draw64(convt3d_generator *generator) {
     return high << 32 | draw32(generator);
 }
 
+static float fraction32(convt3d_generator *generator) {
+    return (float)(draw32(generator) & UINT32_C(0xffffff)) * 0x1p-24f;
+}
+
 /* A float as a dtype of 16 bits. */
 static uint16_t narrow(convt3d_dtype dtype, float value) {
     uint16_t half;
@@ -73,20 +77,25 @@ static uint16_t narrow(convt3d_dtype dtype, float value) {
 void convt3d_random_uniform(convt3d_generator *generator, void *data, convt3d_dtype dtype,
                             int64_t count, double from, double to) {
     const float start = (float)from, end = (float)to, range = end - start;
-    for (int64_t i = 0; i < count; i++) {
-        if (dtype == CONVT3D_FLOAT64) {
+    double *duals = data;
+    float *singles = data;
+    uint16_t *halves = data;
+    if (dtype == CONVT3D_FLOAT64) {
+        for (int64_t i = 0; i < count; i++) {
             const double r = (double)(draw64(generator) & UINT64_C(0x1fffffffffffff)) * 0x1p-53;
             const double value = fma(r, to - from, from);
-            ((double *)data)[i] = value == to ? from : value;
-            continue;
+            duals[i] = value == to ? from : value;
         }
-        const float r = (float)(draw32(generator) & UINT32_C(0xffffff)) * 0x1p-24f;
-        const float value = fmaf(r, range, start);
-        if (dtype == CONVT3D_FLOAT32) {
-            ((float *)data)[i] = value == end ? start : value;
-        } else {
-            const uint16_t half = narrow(dtype, value);
-            ((uint16_t *)data)[i] = half == narrow(dtype, end) ? narrow(dtype, start) : half;
+    } else if (dtype == CONVT3D_FLOAT32) {
+        for (int64_t i = 0; i < count; i++) {
+            const float value = fmaf(fraction32(generator), range, start);
+            singles[i] = value == end ? start : value;
+        }
+    } else {
+        const uint16_t first = narrow(dtype, start), last = narrow(dtype, end);
+        for (int64_t i = 0; i < count; i++) {
+            const uint16_t value = narrow(dtype, fmaf(fraction32(generator), range, start));
+            halves[i] = value == last ? first : value;
         }
     }
 }
@@ -173,21 +182,8 @@ void convt3d_generator_free(convt3d_generator *generator) {
 /* What both distributions ask of their arguments. */
 static convt3d_status check_data(const convt3d_generator *generator, const void *data,
                                  convt3d_dtype dtype, int64_t count, convt3d_error *err) {
-    int64_t element = (int64_t)convt3d_dtype_size(dtype);
     if (!generator) return convt3d_fail(err, CONVT3D_ARG, "generator is NULL");
-    if (!element)
-        return convt3d_fail(err, CONVT3D_DTYPE, "dtype is %d, but must be 1 to 4 (convt3d_dtype)",
-                            (int)dtype);
-    if (count < 0)
-        return convt3d_fail(err, CONVT3D_ARG, "count is %lld, but must be >= 0", (long long)count);
-    if (count > (int64_t)(PTRDIFF_MAX / element))
-        return convt3d_fail(err, CONVT3D_OVERFLOW,
-                            "count is %lld, but no more than %lld elements of %s fit into memory",
-                            (long long)count, (long long)(PTRDIFF_MAX / element),
-                            convt3d_dtype_name(dtype));
-    if (!data && count)
-        return convt3d_fail(err, CONVT3D_ARG, "data is NULL, but count is %lld", (long long)count);
-    return CONVT3D_OK;
+    return convt3d_array_check(data, "data", dtype, "dtype", count, err);
 }
 
 static double largest(convt3d_dtype dtype) {

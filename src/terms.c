@@ -1,13 +1,10 @@
 /* terms: which data may be multiplied as sums of bfloat16 terms, and what is said of it.
  * SPDX-License-Identifier: MIT */
 #include "terms.h"
-
-#include <string.h>
+#include "number.h"
 
 static double magnitude(uint32_t bits) {
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return (double)value;
+    return (double)convt3d_float(bits);
 }
 
 /* Whether one term is all there is of a number. */
