@@ -92,16 +92,6 @@ static inline TARGET VU vf_to_f16(VF v) {
     return _mm256_cvtps_ph(v, TO_NEAREST);
 }
 #define VW __m256i
-static inline TARGET void vf_halves_bf16(const uint16_t *p, VF *even, VF *odd) {
-    const __m256i both = _mm256_loadu_si256((const __m256i *)p);
-    *even = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
-    *odd = _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32((int)0xffff0000)));
-}
-static inline TARGET void vf_halves_f16(const uint16_t *p, VF *even, VF *odd) {
-    const VF a = vf_from_f16(vu_load(p)), b = vf_from_f16(vu_load(p + VF_LANES));
-    *even = vf_even(a, b);
-    *odd = vf_odd(a, b);
-}
 static inline TARGET VW vw_load(const uint16_t *p) {
     return _mm256_loadu_si256((const __m256i *)p);
 }
@@ -125,18 +115,6 @@ static inline TARGET VW vw_both(VU a, VU b) {
 }
 static inline TARGET VW vw_pair(VU a, VU b) {
     return vw_both(_mm_unpacklo_epi16(a, b), _mm_unpackhi_epi16(a, b));
-}
-static inline TARGET VW vw_pair_bf16(VF a, VF b) {
-    return vw_pair(vf_to_bf16(a), vf_to_bf16(b));
-}
-static inline TARGET VW vw_both_bf16(VF a, VF b) {
-    return vw_both(vf_to_bf16(a), vf_to_bf16(b));
-}
-static inline TARGET VW vw_pair_f16(VF a, VF b) {
-    return vw_pair(vf_to_f16(a), vf_to_f16(b));
-}
-static inline TARGET VW vw_both_f16(VF a, VF b) {
-    return vw_both(vf_to_f16(a), vf_to_f16(b));
 }
 static inline TARGET float vs_from_f16(uint16_t x) {
     return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(x)));

@@ -93,16 +93,6 @@ static inline TARGET VU vf_to_f16(VF v) {
 }
 /* Twice as many. */
 #define VW __m512i
-static inline TARGET void vf_halves_bf16(const uint16_t *p, VF *even, VF *odd) {
-    const __m512i both = _mm512_loadu_si512(p);
-    *even = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
-    *odd = _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32((int)0xffff0000)));
-}
-static inline TARGET void vf_halves_f16(const uint16_t *p, VF *even, VF *odd) {
-    const __m512i both = _mm512_loadu_si512(p);
-    *even = vf_from_f16(_mm512_cvtepi32_epi16(both));
-    *odd = vf_from_f16(_mm512_cvtepi32_epi16(_mm512_srli_epi32(both, 16)));
-}
 static inline TARGET VW vw_load(const uint16_t *p) {
     return _mm512_loadu_si512(p);
 }
@@ -123,18 +113,16 @@ static inline TARGET VW vw_join(VW kept, VW v, int64_t count) {
     return _mm512_mask_mov_epi16(_mm512_permutexvar_epi16(from, v),
                                  (__mmask32)((UINT64_C(1) << count) - 1), kept);
 }
+static inline TARGET VW vw_pair(VU a, VU b) {
+    return _mm512_or_si512(_mm512_cvtepu16_epi32(a),
+                           _mm512_slli_epi32(_mm512_cvtepu16_epi32(b), 16));
+}
+#define vw_pair_bf16 vw_pair_bf16
 static inline TARGET VW vw_pair_bf16(VF a, VF b) {
     return _mm512_mask_mov_epi16(bf16_bits(b), 0x55555555, _mm512_srli_epi32(bf16_bits(a), 16));
 }
-static inline TARGET VW vw_both_bf16(VF a, VF b) {
-    return _mm512_inserti64x4(_mm512_castsi256_si512(vf_to_bf16(a)), vf_to_bf16(b), 1);
-}
-static inline TARGET VW vw_pair_f16(VF a, VF b) {
-    return _mm512_or_si512(_mm512_cvtepu16_epi32(vf_to_f16(a)),
-                           _mm512_slli_epi32(_mm512_cvtepu16_epi32(vf_to_f16(b)), 16));
-}
-static inline TARGET VW vw_both_f16(VF a, VF b) {
-    return _mm512_inserti64x4(_mm512_castsi256_si512(vf_to_f16(a)), vf_to_f16(b), 1);
+static inline TARGET VW vw_both(VU a, VU b) {
+    return _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1);
 }
 static inline TARGET float vs_from_f16(uint16_t x) {
     return _mm_cvtss_f32(_mm_maskz_cvtph_ps(1, _mm_cvtsi32_si128(x)));

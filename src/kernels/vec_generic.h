@@ -10,9 +10,8 @@
  * vd_widen() and vh_narrow() turn into doubles and back.  VU is VF_LANES elements of 16
  * bits, with load, some and part (vu_*); vf_from_bf16(), vf_to_bf16() and the same of f16 make
  * floats of them and back, as number.h says, vh_from_* those for doubles.  VW is twice as
- * many, with load, store, part, stream and join (vw_*), vw_pair_bf16() (of two VF: a0 b0 a1 b1
- * ...), vw_both_bf16() (a0 a1 ... b0 b1 ...) and vf_halves_bf16() (from memory: a0 a2 ... and
- * a1 a3 ...), and the same of f16.
+ * many, with load, store, part, stream and join (vw_*), vw_pair() (of two VU: a0 b0 a1 b1 ...)
+ * and vw_both() (a0 a1 ... b0 b1 ...).
  * SPDX-License-Identifier: MIT */
 #ifndef CONVT3D_VEC_GENERIC_H
 #define CONVT3D_VEC_GENERIC_H
@@ -108,16 +107,6 @@ static inline VU vf_to_f16(VF v) {
 }
 typedef uint16_t vw_generic __attribute__((vector_size(16)));
 #define VW vw_generic
-static inline void vf_halves_bf16(const uint16_t *p, VF *even, VF *odd) {
-    const VF a = vf_from_bf16(vu_load(p)), b = vf_from_bf16(vu_load(p + VF_LANES));
-    *even = vf_even(a, b);
-    *odd = vf_odd(a, b);
-}
-static inline void vf_halves_f16(const uint16_t *p, VF *even, VF *odd) {
-    const VF a = vf_from_f16(vu_load(p)), b = vf_from_f16(vu_load(p + VF_LANES));
-    *even = vf_even(a, b);
-    *odd = vf_odd(a, b);
-}
 static inline VW vw_load(const uint16_t *p) {
     VW v;
     memcpy(&v, p, sizeof v);
@@ -141,18 +130,6 @@ static inline VW vw_both(VU a, VU b) {
 }
 static inline VW vw_pair(VU a, VU b) {
     return (VW){a[0], b[0], a[1], b[1], a[2], b[2], a[3], b[3]};
-}
-static inline VW vw_pair_bf16(VF a, VF b) {
-    return vw_pair(vf_to_bf16(a), vf_to_bf16(b));
-}
-static inline VW vw_both_bf16(VF a, VF b) {
-    return vw_both(vf_to_bf16(a), vf_to_bf16(b));
-}
-static inline VW vw_pair_f16(VF a, VF b) {
-    return vw_pair(vf_to_f16(a), vf_to_f16(b));
-}
-static inline VW vw_both_f16(VF a, VF b) {
-    return vw_both(vf_to_f16(a), vf_to_f16(b));
 }
 
 #define vs_from_f16 convt3d_from_f16
