@@ -229,8 +229,8 @@ static int grow_terms(size_t *total, convt3d_outer *c) {
     return 1;
 }
 
-/* A thread's scratch: x rows, dy rows, segments, a line of taps and what a mover may
- * read beyond it, row lists and what meets what, sums that nobody else adds to. */
+/* A thread's scratch: x rows, dy rows, segments, some lines of taps and what a mover may
+ * read beyond them, row lists and what meets what, sums that nobody else adds to. */
 static int size_scratch(const convt3d_plan *plan, convt3d_outer *c) {
     const size_t element = plan->geometry.element;
     const convt3d_axis *axis = plan->geometry.axis;
@@ -248,7 +248,7 @@ static int size_scratch(const convt3d_plan *plan, convt3d_outer *c) {
     c->at_segments = total = convt3d_round_up(total);
     if (!convt3d_grow(&total, CONVT3D_OUTER_ROWS, sizeof(convt3d_segment))) return 0;
     c->at_line = total = convt3d_round_up(total);
-    if (!convt3d_grow(&total, (size_t)c->taps + (size_t)plan->type->lanes, element)) return 0;
+    if (!convt3d_grow(&total, (size_t)c->taps + 1, (size_t)plan->type->lanes * element)) return 0;
     c->at_tables = total = convt3d_round_up(total);
     for (int a = 0; a < 2; a++) {
         if (!convt3d_grow(&total, (size_t)c->dy_rows[a], sizeof(int64_t)) ||

@@ -20,34 +20,63 @@ static const convt3d_movers *movers_of(const convt3d_call *call) {
     return convt3d_movers_of(call->plan, call->weight.dtype);
 }
 
-/* Whether sums can go there as they are, all taps of a pair of channels in one piece. */
+/* Whether all taps of a pair of channels lie in one piece there. */
 static int are_dense(const convt3d_call *call) {
     const convt3d_axis *axis = call->plan->geometry.axis;
     const int64_t *stride = call->weight.stride;
-    return movers_of(call) == &call->plan->type->own && stride[4] == 1 &&
-           stride[3] == axis[2].kernel && stride[2] == stride[3] * axis[1].kernel;
+    return stride[4] == 1 && stride[3] == axis[2].kernel && stride[2] == stride[3] * axis[1].kernel;
 }
+
+static convt3d_store how_of(const convt3d_call *call) {
+    return call->accumulate ? CONVT3D_STORE_ADD : CONVT3D_STORE_PLAIN;
+}
+
+static const double no_bias = 0; /* of either type */
 
 /* All taps of one pair of channels, from a line of them. */
 static void write_line(const convt3d_call *call, char *to, const char *line) {
     const convt3d_axis *axis = call->plan->geometry.axis;
     const convt3d_view *w = &call->weight;
     const int64_t element = (int64_t)call->plan->geometry.element;
-    static const double zero = 0; /* of either type */
     const convt3d_lay lay = {.to_row = w->stride[3],
                              .step = w->stride[4],
                              .from_row = {axis[2].kernel},
                              .lanes = 1,
                              .rows = axis[1].kernel,
                              .count = axis[2].kernel,
-                             .bias = &zero,
-                             .how = call->accumulate ? CONVT3D_STORE_ADD : CONVT3D_STORE_PLAIN};
+                             .bias = &no_bias,
+                             .how = how_of(call)};
     for (int64_t d = 0; d < axis[0].kernel; d++) {
         convt3d_lay plane = lay;
         plane.to = to + d * w->stride[2] * (int64_t)movers_of(call)->element;
         plane.from[0] = line + d * axis[1].kernel * axis[2].kernel * element;
         movers_of(call)->store(&plane);
     }
+}
+
+/* The same of 'count' pairs, to_step apart there and one line after another here. */
+static void write_lines(const convt3d_call *call, char *to, int64_t to_step, const char *lines,
+                        int64_t count) {
+    const convt3d_outer *c = call->plan->details;
+    const int64_t element = (int64_t)call->plan->geometry.element;
+    const int whole = to_step == c->taps; /* in one piece as well */
+    const convt3d_lay lay = {.to = to,
+                             .to_row = to_step,
+                             .step = 1,
+                             .from = {lines},
+                             .from_row = {c->taps},
+                             .lanes = 1,
+                             .rows = whole ? 1 : count,
+                             .count = whole ? count * c->taps : c->taps,
+                             .bias = &no_bias,
+                             .how = how_of(call)};
+    if (are_dense(call)) {
+        movers_of(call)->store(&lay);
+        return;
+    }
+    for (int64_t i = 0; i < count; i++)
+        write_line(call, to + i * to_step * (int64_t)movers_of(call)->element,
+                   lines + i * c->taps * element);
 }
 
 /* Lanes added up, in an order that depends on nothing. */
@@ -76,6 +105,8 @@ void convt3d_outer_write(const convt3d_call *call, int thread, int64_t group, in
     const int64_t a0 = block * c->rows, a1 = min64(a0 + c->rows, side->channels);
     const int64_t b_channels = c->x_is_a ? c->dy.channels : c->x.channels;
     const int64_t a_stride = w->stride[c->x_is_a ? 0 : 1], b_stride = w->stride[c->x_is_a ? 1 : 0];
+    const int64_t lanes = plan->type->lanes;
+    const int direct = are_dense(call) && !call->accumulate && movers_of(call) == &plan->type->own;
     char *line = convt3d_outer_scratch(call, thread) + c->at_line;
     char *to = w->data + group * c->x.channels * w->stride[0] * stored;
     if (c->dots) {
@@ -85,18 +116,16 @@ void convt3d_outer_write(const convt3d_call *call, int thread, int64_t group, in
     }
     for (int64_t a = a0; a < a1; a++) {
         const char *from = sums + (a - a0) * c->b_length * element;
-        if (are_dense(call) && !call->accumulate) {
+        if (direct) { /* sums are what goes there */
             plan->type->own.transpose(to + a * a_stride * stored, b_stride, from,
                                       c->rows * c->b_length, 1, c->taps, c->taps, b_channels);
             continue;
         }
-        for (int64_t b = 0; b < b_channels; b++) {
-            const convt3d_rows rows = {.to = line,
-                                       .from = from + b * element,
-                                       .from_step = {0, 0, c->rows * c->b_length},
-                                       .count = {1, 1, c->taps}};
-            plan->type->own.gather(&rows);
-            write_line(call, to + (a * a_stride + b * b_stride) * stored, line);
+        for (int64_t b = 0; b < b_channels; b += lanes) {
+            const int64_t count = min64(lanes, b_channels - b);
+            plan->type->own.transpose(line, c->taps, from + b * element, c->rows * c->b_length, 1,
+                                      c->taps, c->taps, count);
+            write_lines(call, to + (a * a_stride + b * b_stride) * stored, b_stride, line, count);
         }
     }
 }
