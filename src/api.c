@@ -187,10 +187,12 @@ static void take_bias(convt3d_call *call) {
 static convt3d_status execute(convt3d_call *call, const convt3d_weights *packed,
                               const convt3d_run *run, convt3d_error *err) {
     const convt3d_plan *plan = call->plan;
-    const convt3d_algorithm *algorithm = plan->algorithm;
-    int pack = plan->packed_bytes && !packed;
+    const int direct =
+        plan->direct && !packed && (plan->direction != CONVT3D_BACKWARD_WEIGHT || call->has_weight);
+    const convt3d_algorithm *algorithm = direct ? plan->direct : plan->algorithm;
+    int pack = plan->packed_bytes && !packed && !direct;
     int threads = run && run->threads ? run->threads : plan->threads;
-    size_t bytes = convt3d_plan_scratch_size(plan, threads, !pack);
+    size_t bytes = convt3d_plan_scratch_size(plan, threads, packed != NULL);
     char *scratch = run ? run->scratch : NULL, *owned = NULL;
     if (scratch && run->scratch_size < bytes)
         return convt3d_fail(err, CONVT3D_ARG,

@@ -279,7 +279,8 @@ static void run(convt3d_call *call) {
         convt3d_outer_reduce(call, bias ? 0.95 : 1);
     }
     if (bias) convt3d_outer_bias(call);
-    if (with_rows && !call->job.cancelled) convt3d_outer_store_bias(call);
+    if (with_rows && !call->job.cancelled)
+        convt3d_outer_store_bias(call, (const double *)call->scratch, CONVT3D_BIAS_PARTS);
 }
 
 static int scratch(const convt3d_plan *plan, int32_t threads, size_t *bytes) {

@@ -115,15 +115,16 @@ void convt3d_outer_ask(const convt3d_outer_task *t, const int64_t first[2], cons
 
 int64_t convt3d_outer_row(const convt3d_outer_task *t, const convt3d_side *side);
 
-/* outer_sums.c: adds the chunks of one block of sums up and writes its weights; the
- * parallel loops over these, and over the parts of the bias gradient. */
+/* outer_sums.c: the bias gradient from 'parts' sums of each channel; adds the chunks of one block
+ * of sums up and writes its weights; the parallel loops over these, and over the parts of the bias
+ * gradient. */
 void convt3d_outer_write(const convt3d_call *call, int thread, int64_t group, int64_t block,
                          char *sums);
 char *convt3d_outer_sums(const convt3d_call *call, int64_t chunk);
 char *convt3d_outer_scratch(const convt3d_call *call, int thread);
 void convt3d_outer_reduce(convt3d_call *call, double until);
 void convt3d_outer_bias(convt3d_call *call);
-void convt3d_outer_store_bias(convt3d_call *call);
+void convt3d_outer_store_bias(convt3d_call *call, const double *part, int64_t parts);
 
 /* outer_plan.c; the rest of the algorithm is in outer.c. */
 convt3d_status convt3d_outer_prepare(convt3d_plan *plan, int *accepted, const char **why,

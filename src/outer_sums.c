@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: MIT */
 #include "number.h"
 #include "outer.h"
+#include "tiles.h"
 
 char *convt3d_outer_sums(const convt3d_call *call, int64_t chunk) {
     const convt3d_outer *c = call->plan->details;
@@ -150,37 +151,41 @@ void convt3d_outer_reduce(convt3d_call *call, double until) {
 
 /* ---- Bias ------------------------------------------------------------------------------------ */
 
-/* One part of one channel's sum, rows in order, in double. */
+enum {
+    BIAS_ROWS = 64 /* between two looks at the clock */
+};
+
+/* One part of one channel's sum, in double: its rows in order, those of a plane at once. */
 static void bias_task(void *arg, int64_t index, int thread) {
     convt3d_call *call = arg;
     const convt3d_geometry *g = &call->plan->geometry;
     const convt3d_view *v = &call->output;
-    const int64_t rows = g->batch * g->axis[0].out * g->axis[1].out;
-    int64_t channel = index / CONVT3D_BIAS_PARTS, part = index % CONVT3D_BIAS_PARTS;
+    const int64_t height = g->axis[1].out, rows = g->batch * g->axis[0].out * height;
+    const int64_t channel = index / CONVT3D_BIAS_PARTS, part = index % CONVT3D_BIAS_PARTS;
+    const int64_t end = convt3d_part_start(rows, CONVT3D_BIAS_PARTS, part + 1);
     double sum = 0;
-    for (int64_t row = rows / CONVT3D_BIAS_PARTS * part + min64(part, rows % CONVT3D_BIAS_PARTS),
-                 end = row + rows / CONVT3D_BIAS_PARTS + (part < rows % CONVT3D_BIAS_PARTS);
-         row < end; row++) {
-        int64_t h = row % g->axis[1].out, d = row / g->axis[1].out % g->axis[0].out;
-        int64_t n = row / g->axis[1].out / g->axis[0].out;
+    for (int64_t row = convt3d_part_start(rows, CONVT3D_BIAS_PARTS, part), some; row < end;
+         row += some) {
+        const int64_t h = row % height, plane = row / height;
+        const int64_t d = plane % g->axis[0].out, n = plane / g->axis[0].out;
+        some = min64(min64(height - h, end - row), BIAS_ROWS);
         sum += call->plan->movers->sum(v->data + (n * v->stride[0] + channel * v->stride[1] +
                                                   d * v->stride[2] + h * v->stride[3]) *
                                                      (int64_t)g->stored,
-                                       0, 1, v->stride[4], g->axis[2].out);
-        if ((row & 15) == 0 && convt3d_stopped(&call->job, thread)) return;
+                                       v->stride[3], some, v->stride[4], g->axis[2].out);
+        if (convt3d_stopped(&call->job, thread)) return;
     }
     ((double *)call->scratch)[index] = sum;
 }
 
-void convt3d_outer_store_bias(convt3d_call *call) {
+void convt3d_outer_store_bias(convt3d_call *call, const double *part, int64_t parts) {
     const convt3d_geometry *g = &call->plan->geometry;
-    const double *part = (const double *)call->scratch;
-    for (int64_t channel = 0; channel < g->out_channels; channel++, part += CONVT3D_BIAS_PARTS) {
+    for (int64_t channel = 0; channel < g->out_channels; channel++, part += parts) {
         const convt3d_dtype dtype = call->bias.dtype;
         char *to =
             call->bias.data + channel * call->bias.stride[0] * (int64_t)convt3d_dtype_size(dtype);
         double sum = 0;
-        for (int i = 0; i < CONVT3D_BIAS_PARTS; i++) sum += part[i];
+        for (int64_t i = 0; i < parts; i++) sum += part[i];
         if (call->accumulate) sum += convt3d_number_get(dtype, to);
         convt3d_number_put(dtype, to, sum);
     }
@@ -189,5 +194,6 @@ void convt3d_outer_store_bias(convt3d_call *call) {
 void convt3d_outer_bias(convt3d_call *call) {
     convt3d_parallel(&call->job, 1, call->plan->geometry.out_channels * CONVT3D_BIAS_PARTS,
                      bias_task, call);
-    if (!call->job.cancelled) convt3d_outer_store_bias(call);
+    if (!call->job.cancelled)
+        convt3d_outer_store_bias(call, (const double *)call->scratch, CONVT3D_BIAS_PARTS);
 }

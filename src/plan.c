@@ -52,6 +52,17 @@ size_t convt3d_round_up(size_t bytes) {
     return (bytes + CONVT3D_ALIGN - 1) / CONVT3D_ALIGN * CONVT3D_ALIGN;
 }
 
+/* What runs beside the algorithm, where that is an engine. */
+static convt3d_status choose_direct(convt3d_plan *plan, convt3d_error *err) {
+    const convt3d_algorithm *direct = &convt3d_engine_matrix;
+    const char *why;
+    int accepted = 0;
+    if (strcmp(plan->algorithm->name, direct->name) != 0) return CONVT3D_OK;
+    convt3d_status status = direct->prepare(plan, &accepted, &why, err);
+    if (accepted) plan->direct = direct;
+    return status;
+}
+
 static convt3d_status choose(convt3d_plan *plan, const char *forced, convt3d_error *err) {
     convt3d_text declined = {plan->declined, sizeof plan->declined, 0};
     const convt3d_algorithm *const *list = lists[plan->direction];
@@ -67,7 +78,7 @@ static convt3d_status choose(convt3d_plan *plan, const char *forced, convt3d_err
         if (accepted) {
             plan->algorithm = list[i];
             if (!plan->packed_whole) plan->packed_whole = plan->packed_bytes;
-            return CONVT3D_OK;
+            return choose_direct(plan, err);
         }
         convt3d_text_add(&declined, "declined: %s: %s\n", list[i]->name, why);
     }
@@ -87,11 +98,15 @@ size_t convt3d_bias_bytes(const convt3d_plan *plan) {
 
 /* The whole scratch of a run: room to align, packed weights, the bias, the algorithm's. */
 static int scratch_bytes(const convt3d_plan *plan, int32_t threads, int packed, size_t *bytes) {
-    size_t own;
+    const int backward_weight = plan->direction == CONVT3D_BACKWARD_WEIGHT;
+    const int direct = plan->direct && (backward_weight || !packed);
+    size_t own = 0, other = 0;
+    if (direct && !plan->direct->scratch(plan, threads, &own)) return 0;
+    if ((!direct || backward_weight) && !plan->algorithm->scratch(plan, threads, &other)) return 0;
     *bytes = CONVT3D_ALIGN;
-    return (packed || convt3d_grow(bytes, 1, convt3d_round_up(plan->packed_bytes))) &&
+    return (packed || direct || convt3d_grow(bytes, 1, convt3d_round_up(plan->packed_bytes))) &&
            convt3d_grow(bytes, 1, convt3d_bias_bytes(plan)) &&
-           plan->algorithm->scratch(plan, threads, &own) && convt3d_grow(bytes, 1, own);
+           convt3d_grow(bytes, 1, own > other ? own : other);
 }
 
 static convt3d_status check_direction(convt3d_direction direction, convt3d_error *err) {
@@ -173,6 +188,7 @@ convt3d_status convt3d_plan_create(const convt3d_problem *problem, convt3d_direc
 void convt3d_plan_free(convt3d_plan *plan) {
     if (plan) {
         free(plan->details);
+        free(plan->direct_details);
         free(plan);
     }
 }
@@ -206,6 +222,7 @@ size_t convt3d_plan_describe(const convt3d_plan *plan, char *buffer, size_t size
         convt3d_text_add(&text, "activation: %s\n", convt3d_activation_name(plan->activation));
     convt3d_text_add(&text, "%salgorithm: %s\n", plan->declined, plan->algorithm->name);
     plan->algorithm->describe(plan, &text);
+    if (plan->direct) plan->direct->describe(plan, &text);
     convt3d_text_add(&text, "scratch: %zu bytes with packed weights of %zu bytes\n",
                      convt3d_plan_scratch_size(plan, 0, 1), plan->packed_whole);
     return text.length;

@@ -23,7 +23,11 @@ struct convt3d_plan {
     const convt3d_type_kernels *type; /* of the numbers that the dtype is computed with */
     const convt3d_movers *movers;     /* of the dtype */
     const convt3d_algorithm *algorithm;
-    void *details;       /* the algorithm's own, one block that free() frees */
+    void *details; /* the algorithm's own, one block that free() frees */
+    /* What runs in its place where weights aren't packed, or their gradient is wanted; NULL:
+     * nothing does. */
+    const convt3d_algorithm *direct;
+    void *direct_details;
     size_t packed_bytes; /* of packed weights; 0 for backward_weight */
     size_t packed_whole; /* of those that serve any plan for the layer */
     char declined[256];  /* why the algorithms before it in the list declined */
@@ -57,8 +61,8 @@ typedef struct convt3d_call {
 
 struct convt3d_algorithm {
     const char *name;
-    /* Sets plan->details and plan->packed_bytes.  If it can't or shouldn't do
-     * this problem, says why and returns OK with *accepted 0. */
+    /* Sets plan->details and plan->packed_bytes, or plan->direct_details.  If it can't or shouldn't
+     * do this problem, says why and returns OK with *accepted 0. */
     convt3d_status (*prepare)(convt3d_plan *plan, int *accepted, const char **why,
                               convt3d_error *err);
     /* Scratch bytes of a run; false if they exceed PTRDIFF_MAX. */
@@ -75,6 +79,7 @@ struct convt3d_algorithm {
 
 extern const convt3d_algorithm convt3d_engine_correlate;    /* forward, backward_input */
 extern const convt3d_algorithm convt3d_engine_outer;        /* backward_weight */
+extern const convt3d_algorithm convt3d_engine_matrix;       /* beside them */
 extern const convt3d_algorithm convt3d_reference_algorithm; /* all */
 
 /* Checks struct_size and copies the options, with defaults for what the caller's

@@ -123,6 +123,7 @@ static const char *const shapes[] = {
     "n2ci2co3i3x4x5k3s2p1x0x2x1x1x0mreplicate",
     "n1ci3co2i2x3x4k3x3x2s2x1x3p1x1x0mreflect", /* folded in depth and height alone */
     "n0ci2co3i4k3s2",
+    "n2ci17co9i2x3x5k2s2",
 };
 
 static void every_activation_everywhere(void **state) {
