@@ -212,6 +212,19 @@ static void options(void **state) {
     convt3d_plan_free(plan);
 }
 
+/* An output by weights that 'make' packs. */
+static float *by_packed(const terms_work *w, const convt3d_plan *make, const convt3d_plan *use,
+                        convt3d_weights **packed) {
+    convt3d_error err;
+    float *found = malloc((size_t)oracle_count(&w->p, ORACLE_OUTPUT) * sizeof *found);
+    convt3d_tensor weight = terms_tensor(&w->p, ORACLE_WEIGHT, w->weight, 0);
+    convt3d_tensor x = terms_tensor(&w->p, ORACLE_INPUT, w->source, 0);
+    convt3d_tensor y = terms_tensor(&w->p, ORACLE_OUTPUT, found, 0);
+    assert_int_equal(convt3d_weights_pack(make, &weight, packed, &err), CONVT3D_OK);
+    assert_int_equal(convt3d_forward(use, &x, NULL, *packed, NULL, &y, NULL, &err), CONVT3D_OK);
+    return found;
+}
+
 /* Weights that were packed for a size that takes no terms serve one that does, and the other
  * way round; those of another precision are refused. */
 static void packed_weights(void **state) {
@@ -226,19 +239,16 @@ static void packed_weights(void **state) {
     for (int i = 0; i < 2; i++) {
         const terms_work *from = i ? &tiny : &w, *to = i ? &w : &tiny;
         convt3d_plan *make = terms_plan(from), *use = terms_plan(to);
-        convt3d_tensor weight = terms_tensor(&w.p, ORACLE_WEIGHT, w.weight, 0);
-        float *expected = terms_compute(to, NULL);
-        const int64_t count = oracle_count(&to->p, ORACLE_OUTPUT);
-        float *found = malloc((size_t)count * sizeof *found);
-        convt3d_tensor x = terms_tensor(&to->p, ORACLE_INPUT, to->source, 0);
-        convt3d_tensor y = terms_tensor(&to->p, ORACLE_OUTPUT, found, 0);
-        assert_int_equal(convt3d_weights_pack(make, &weight, &packed, &err), CONVT3D_OK);
-        assert_int_equal(convt3d_forward(use, &x, NULL, packed, NULL, &y, NULL, &err), CONVT3D_OK);
-        terms_same(to, found, expected, "by packed weights");
+        float *expected = by_packed(to, use, use, &packed);
+        convt3d_weights_free(packed);
+        float *found = by_packed(to, make, use, &packed);
+        terms_same(to, found, expected, "by weights packed elsewhere");
         convt3d_plan_free(use);
         terms_work other = *to;
         other.precision = CONVT3D_PRECISION_MEDIUM;
         use = terms_plan(&other);
+        convt3d_tensor x = terms_tensor(&to->p, ORACLE_INPUT, to->source, 0);
+        convt3d_tensor y = terms_tensor(&to->p, ORACLE_OUTPUT, found, 0);
         assert_int_equal(convt3d_forward(use, &x, NULL, packed, NULL, &y, NULL, &err), CONVT3D_ARG);
         assert_non_null(strstr(err.text, "precision highest"));
         convt3d_weights_free(packed);
