@@ -1,6 +1,7 @@
 /* api: packed weights and the three runs: check everything, then go.
  * SPDX-License-Identifier: MIT */
 #include "error.h"
+#include "memory.h"
 #include "plan.h"
 #include "terms.h"
 
@@ -75,7 +76,7 @@ convt3d_status convt3d_weights_pack(const convt3d_plan *plan, const convt3d_tens
     convt3d_status status = check_weight(plan, weight, "weight", 0, &view, err);
     if (status) return status;
     size_t bytes = sizeof(convt3d_weights) + CONVT3D_ALIGN + plan->packed_whole;
-    convt3d_weights *weights = malloc(bytes);
+    convt3d_weights *weights = convt3d_allocate(bytes);
     if (!weights) return convt3d_fail_nomem(err, "packed weights", bytes);
     weights->problem = plan->problem;
     weights->direction = plan->direction;
@@ -199,7 +200,7 @@ static convt3d_status execute(convt3d_call *call, const convt3d_weights *packed,
                             "run.scratch_size is %zu, but must be at least %zu for %d threads",
                             run->scratch_size, bytes, threads);
     if (!scratch) {
-        scratch = owned = malloc(bytes);
+        scratch = owned = convt3d_allocate(bytes);
         if (!owned) return convt3d_fail_nomem(err, "scratch memory", bytes);
     }
     call->scratch = align(scratch);

@@ -1,6 +1,7 @@
 /* module_run: a module's runs.  Each keeps the plan of its latest shape, so
  * that a second call of the same shape plans nothing.
  * SPDX-License-Identifier: MIT */
+#include "memory.h"
 #include "module.h"
 #include "error.h"
 #include "tensor.h"
@@ -145,7 +146,7 @@ static convt3d_status run_both(convt3d_module *module, const convt3d_tensor *inp
         return convt3d_fail(err, CONVT3D_ARG, "run.scratch_size is %zu, but must be at least %zu",
                             first.scratch_size, need);
     if (!first.scratch) {
-        owned = malloc(need);
+        owned = convt3d_allocate(need);
         if (!owned) return convt3d_fail_nomem(err, "scratch memory", need);
         first.scratch = second.scratch = owned;
         first.scratch_size = second.scratch_size = need;
