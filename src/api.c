@@ -59,8 +59,7 @@ static convt3d_status check_bias(const convt3d_plan *plan, const convt3d_tensor 
 
 static void pack_task(void *arg, int64_t index, int thread) {
     convt3d_call *call = arg;
-    (void)thread;
-    call->plan->algorithm->pack(call->plan, &call->weight, call->packed, index);
+    call->plan->algorithm->pack(call->plan, &call->weight, call->packed, index, thread);
 }
 
 convt3d_status convt3d_weights_pack(const convt3d_plan *plan, const convt3d_tensor *weight,

@@ -194,8 +194,10 @@ static void run_task(void *arg, int64_t index, int thread) {
     convt3d_correlate_set_teeth(&t);
     if (convt3d_correlate_use_terms(c, call))
         run_terms(&t);
-    else
+    else {
+        convt3d_correlate_need_numbers(call);
         run_rows(&t);
+    }
     if (t.stream) t.movers->drain(t.carry, t.carries);
 }
 

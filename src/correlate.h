@@ -98,6 +98,7 @@ typedef struct convt3d_correlate {
     int term_count, terms;
     int64_t term_blocks, term_units; /* blocks of source channels; units of a panel */
     size_t at_term_weights;          /* bytes from the start of the packed weights */
+    size_t at_stage, stage_bytes;    /* the same: numbers that become terms; a thread's */
     double cycles;                   /* a result row's, by the models of cut[0] */
     int64_t results[2], sources[2];  /* rows there are: depth, height */
     convt3d_cut cut[2];              /* as a rule; where samples lie closest in memory */
@@ -314,9 +315,10 @@ void convt3d_correlate_split(const convt3d_task *t, int64_t d, int64_t h, int64_
 /* The program, for some units. */
 void convt3d_correlate_run_terms(const convt3d_task *t, int64_t unit0, int64_t unit1);
 
-/* Source channels [k0, k1), a block, of a panel of packed weights to terms. */
+/* Source channels [k0, k1), a block, of a panel of packed weights to terms: 'from' are their
+ * numbers, 'step' from tap to tap. */
 void convt3d_correlate_pack_terms(const convt3d_plan *plan, convt3d_packed *packed, int64_t panel,
-                                  int64_t k0, int64_t k1);
+                                  int64_t k0, int64_t k1, const float *from, int64_t step);
 
 /* correlate_store.c: works out t->tooth; channels m0 to m1, counted from the first group's
  * first, of result row (d, h), which is so many positions behind the first of the rows that
@@ -334,7 +336,12 @@ int64_t convt3d_correlate_carries(const convt3d_correlate *c, const convt3d_cut 
 int64_t convt3d_correlate_channel(const convt3d_correlate *c, int64_t m, int64_t phase[3]);
 int64_t convt3d_correlate_pack_tasks(const convt3d_plan *plan);
 void convt3d_correlate_pack(const convt3d_plan *plan, const convt3d_view *w, convt3d_packed *packed,
-                            int64_t index);
+                            int64_t index, int thread);
+
+/* Runs that pack terms have no use for numbers, but for rows that terms don't serve: packs these
+ * as well, if nobody has.  From tap to tap of those that become terms. */
+void convt3d_correlate_need_numbers(const convt3d_call *call);
+int64_t convt3d_correlate_stage_step(const convt3d_correlate *c);
 
 /* correlate_cut.c: the two cuts. */
 void convt3d_correlate_choose_cuts(const convt3d_plan *plan, convt3d_correlate *c);

@@ -320,8 +320,15 @@ static int size_packed(convt3d_plan *plan, convt3d_correlate *c) {
     plan->packed_whole = c->at_term_weights;
     if (!convt3d_bytes(terms, 5, 1, &bytes) || !convt3d_grow(&plan->packed_whole, 1, bytes))
         return 0;
-    if (c->terms) plan->packed_bytes = plan->packed_whole;
-    return 1;
+    if (!c->terms) return 1;
+    /* Beside terms, the numbers of the task that each thread is at. */
+    const int64_t stages = min64(plan->threads, convt3d_correlate_pack_tasks(plan));
+    c->at_stage = plan->packed_bytes = convt3d_round_up(plan->packed_whole);
+    if (!convt3d_grow(&c->stage_bytes, (size_t)c->taps,
+                      (size_t)convt3d_correlate_stage_step(c) * sizeof(float)))
+        return 0;
+    c->stage_bytes = convt3d_round_up(c->stage_bytes);
+    return convt3d_grow(&plan->packed_bytes, (size_t)stages, c->stage_bytes);
 }
 
 convt3d_status convt3d_correlate_prepare(convt3d_plan *plan, int *accepted, const char **why,

@@ -363,7 +363,10 @@ int64_t convt3d_correlate_run_row(const convt3d_task *t, int64_t unit0, int64_t 
                                   const int64_t at[2], const int64_t apart[2], int64_t depths) {
     const int64_t d = at[0], h = at[1];
     result r = {.d = d, .h = h, .apart = {apart[0], apart[1]}, .depths = depths};
-    if (t->terms && !row_fits(t, d, h)) t = t->plain;
+    if (t->terms && !row_fits(t, d, h)) {
+        convt3d_correlate_need_numbers(t->call);
+        t = t->plain;
+    }
     walk w = walk_of(t, d);
     r.many = next_pairs(t, &w, h);
     r.rows = flat_rows(t, d, h, apart[1], r.many);

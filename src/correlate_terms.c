@@ -268,10 +268,8 @@ static void add_shared(uint32_t *shared, uint32_t bits, int larger) {
 }
 
 void convt3d_correlate_pack_terms(const convt3d_plan *plan, convt3d_packed *packed, int64_t panel,
-                                  int64_t k0, int64_t k1) {
+                                  int64_t k0, int64_t k1, const float *from, int64_t step) {
     const convt3d_correlate *c = plan->details;
-    const float *from = (const float *)((char *)packed + CONVT3D_ALIGN) +
-                        panel * c->taps * c->k * c->panel + k0 * c->panel;
     const int64_t bytes = convt3d_term_block_bytes(c);
     convt3d_range range = convt3d_range_none();
     for (int64_t u = 0; u < c->term_units; u++) {
@@ -281,7 +279,7 @@ void convt3d_correlate_pack_terms(const convt3d_plan *plan, convt3d_packed *pack
                 bytes;
         for (int64_t tap = 0; tap < c->taps; tap++) {
             const convt3d_term_weights work = {
-                .from = from + tap * c->k * c->panel + u * CONVT3D_TERM_COLUMNS,
+                .from = from + tap * step + u * CONVT3D_TERM_COLUMNS,
                 .pitch = c->panel,
                 .k_count = k1 - k0,
                 .m_count = min64(CONVT3D_TERM_COLUMNS, c->panel - u * CONVT3D_TERM_COLUMNS),

@@ -38,6 +38,10 @@ typedef struct convt3d_packed {
     int nonfinite;       /* there is an Inf or NaN in the weights */
     int whole;           /* all that any plan for this layer may want, not just this one */
     convt3d_range range; /* of the weights, where there are terms of them */
+    /* Where terms alone were packed: 1 until the numbers are, too; which of the tasks that
+     * pack them is next, and how many are done.  Atomic. */
+    int lacks_numbers;
+    int64_t next, done;
 } convt3d_packed;
 
 enum {
@@ -72,7 +76,7 @@ struct convt3d_algorithm {
     /* Packed weights: a number of independent tasks. */
     int64_t (*pack_tasks)(const convt3d_plan *plan);
     void (*pack)(const convt3d_plan *plan, const convt3d_view *weight, convt3d_packed *packed,
-                 int64_t task);
+                 int64_t task, int thread);
     /* What was chosen, for people: "key: value" lines. */
     void (*describe)(const convt3d_plan *plan, convt3d_text *text);
 };

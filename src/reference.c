@@ -206,9 +206,10 @@ static int64_t pack_tasks(const convt3d_plan *plan) {
 }
 
 static void pack(const convt3d_plan *plan, const convt3d_view *weight, convt3d_packed *packed,
-                 int64_t ci) {
+                 int64_t ci, int thread) {
     const convt3d_geometry *g = &plan->geometry;
     convt3d_view to;
+    (void)thread;
     dense_weight(plan, &to, packed);
     for (int64_t co = 0; co < g->group_outputs; co++) {
         for (int64_t d = 0; d < g->axis[0].kernel; d++) {
