@@ -7,6 +7,7 @@
  * child just forgets them.
  * SPDX-License-Identifier: MIT */
 #include "threads.h"
+#include "tiles.h"
 
 #include <fenv.h>
 #include <pthread.h>
@@ -172,10 +173,22 @@ static void team_start(team *work, int threads) {
 
 /* ---- The loop ------------------------------------------------------------- */
 
+/* A part of a loop's tasks. */
+typedef struct range {
+    int64_t next, end;                    /* 'next' atomic */
+    char apart[64 - 2 * sizeof(int64_t)]; /* from the next one's cache line */
+} range;
+
+enum {
+    RANGES = 64
+};
+
+/* Each thread starts with a range of its own, the same in every loop of as many tasks: what it
+ * packed in one, it mostly finds in its own cache in the next.  Then it helps the others. */
 typedef struct loop {
     convt3d_job *job;
-    int64_t tasks;
-    int64_t next; /* atomic */
+    int ranges;
+    range *range;
     void (*task)(void *arg, int64_t index, int thread);
     void *arg;
     fenv_t caller; /* rounding and the like, which a worker has from whoever started it */
@@ -211,11 +224,14 @@ static void loop_body(void *arg, int thread) {
     fenv_t own;
     fegetenv(&own);
     fesetenv(&l->caller);
-    while (!convt3d_stopped(l->job, thread)) {
-        int64_t index = __atomic_fetch_add(&l->next, 1, __ATOMIC_RELAXED);
-        if (index >= l->tasks) break;
-        l->task(l->arg, index, thread);
-        __atomic_fetch_add(&l->job->done, 1, __ATOMIC_RELAXED);
+    for (int i = 0; i < l->ranges; i++) {
+        range *r = &l->range[(thread + i) % l->ranges];
+        while (!convt3d_stopped(l->job, thread)) {
+            int64_t index = __atomic_fetch_add(&r->next, 1, __ATOMIC_RELAXED);
+            if (index >= r->end) break;
+            l->task(l->arg, index, thread);
+            __atomic_fetch_add(&l->job->done, 1, __ATOMIC_RELAXED);
+        }
     }
     fesetenv(&own);
 }
@@ -249,8 +265,14 @@ void convt3d_job_init(convt3d_job *job, const convt3d_run *run, int threads) {
 
 void convt3d_parallel(convt3d_job *job, double until, int64_t tasks,
                       void (*task)(void *arg, int64_t index, int thread), void *arg) {
-    loop l = {.job = job, .tasks = tasks, .task = task, .arg = arg};
+    range range[RANGES];
+    loop l = {.job = job, .range = range, .task = task, .arg = arg};
     int threads = tasks < job->threads ? (int)tasks : job->threads;
+    l.ranges = threads < RANGES ? threads : RANGES;
+    for (int i = 0; i < l.ranges; i++) {
+        range[i].next = convt3d_part_start(tasks, l.ranges, i);
+        range[i].end = convt3d_part_start(tasks, l.ranges, i + 1);
+    }
     fegetenv(&l.caller);
     job->before = job->until;
     job->until = until;
