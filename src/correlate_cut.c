@@ -140,7 +140,8 @@ static void choose_blocks(const convt3d_plan *plan, const convt3d_correlate *c, 
     const double weights = convt3d_correlate_weight_bytes(plan, c, c->m);
     /* Of many terms of weights each task reads all. */
     const double wanted = (c->terms && weights > HEAVY_WEIGHTS ? 1.0 : 4.0) * plan->threads;
-    const int heavy = weights > HEAVY_WEIGHTS && cut->units >= 2 * plan->threads;
+    const int shares = cut->units >= 2 * plan->threads || cut->units % plan->threads == 0;
+    const int heavy = weights > HEAVY_WEIGHTS && shares;
     int64_t unit[2] = {1, 1};
     cut->rolling = rolls(plan, c, cut);
     for (int a = 0; a < 2 && plan->direction == CONVT3D_FORWARD; a++)
