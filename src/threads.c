@@ -194,9 +194,15 @@ typedef struct loop {
     fenv_t caller; /* rounding and the like, which a worker has from whoever started it */
 } loop;
 
+/* Read at every stop, a hundred times in a small layer: by the clock that is the fastest to read,
+ * and a few milliseconds late. */
 static int64_t clock_ms(void) {
     struct timespec now;
+#ifdef CLOCK_MONOTONIC_COARSE
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+#else
     clock_gettime(CLOCK_MONOTONIC, &now);
+#endif
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
