@@ -76,10 +76,14 @@ def overhead(rounds):
     layer = _layer.make_layer(2, 1, 1, 1, 1, "zeros")
     plan = _layer.make_plan(layer, _library.FORWARD, _library.FLOAT32, x.shape, w.shape, 1)
     tensors = [_arrays.pack("array", a, a.dtype) for a in (x, w, b, out)]
-    error, forward = _library.CError(), _library.library.convt3d_forward
+    error, run = _library.CError(), _library.Run()
+    forward = _library.library.convt3d_forward
+    _library.library.convt3d_run_init(ctypes.byref(run))
+    scratch = ctypes.create_string_buffer(plan.scratch_size)  # as the package gives it
+    run.scratch, run.scratch_size = ctypes.addressof(scratch), plan.scratch_size
 
     def in_c():
-        forward(plan.handle, tensors[0], tensors[1], None, tensors[2], tensors[3], None, error)
+        forward(plan.handle, tensors[0], tensors[1], None, tensors[2], tensors[3], run, error)
 
     names = ["the C call alone (by ctypes)", "convt3d.conv_transpose3d",
              "convt3d.conv_transpose3d with out="]  # fmt: skip

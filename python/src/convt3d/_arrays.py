@@ -174,7 +174,7 @@ def _check_apart(name: str, array: Array, others: Iterable[tuple[str, Array]]) -
     """By ranges of bytes, as the library does it; which sees one call at a time, and of a
     call only its own tensors."""
     span = array.itemsize
-    steps = zip(map(abs, array.strides), array.shape)
+    steps = () if array.flags.c_contiguous else zip(map(abs, array.strides), array.shape)
     for stride, length in sorted(step for step in steps if step[1] != 1):
         if stride < span and array.size:
             raise ArgumentError(

@@ -131,6 +131,13 @@ class Layer(NamedTuple):
     precision: int = 0
 
 
+def _is_exact(value: Any) -> bool:
+    """Whether it equals no value of another type that would be refused: True is 1, 1.0 too."""
+    if type(value) is tuple:
+        return {*map(type, value)} == {int}
+    return type(value) is int
+
+
 def make_layer(
     stride: Ints,
     padding: Padding,
@@ -142,6 +149,29 @@ def make_layer(
     activation: str = "none",
     negative_slope: float = 0.01,
     precision: str = "highest",
+) -> Layer:
+    """The arguments of conv_transpose3d(), checked; those seen before are known by heart."""
+    numbers = (stride, padding, output_padding, groups, dilation)
+    others = (padding_mode, output_size, activation, negative_slope, precision)
+    if all(map(_is_exact, numbers)) and (output_size is None or _is_exact(output_size)):
+        try:
+            return _known_layer(*numbers, *others)
+        except TypeError:
+            pass  # an argument without a hash; or of a wrong type, which is said below
+    return _make_layer(*numbers, *others)
+
+
+def _make_layer(
+    stride: Ints,
+    padding: Padding,
+    output_padding: Ints,
+    groups: int,
+    dilation: Ints,
+    padding_mode: str,
+    output_size: Sequence[int] | None,
+    activation: str,
+    negative_slope: float,
+    precision: str,
 ) -> Layer:
     before, after = paddings(padding)
     return Layer(
@@ -157,6 +187,9 @@ def make_layer(
         real("negative_slope", negative_slope),
         choice("precision", precision, PRECISIONS),
     )
+
+
+_known_layer = functools.lru_cache(maxsize=4 * CACHED_PLANS, typed=True)(_make_layer)
 
 
 def check_input_rank(shape: Sequence[int]) -> None:
@@ -279,16 +312,13 @@ class Plan:
         )
         if status:
             raise failure(status, error)
+        # Bytes that a run needs beside its tensors, at most.
+        self.scratch_size = int(library.convt3d_plan_scratch_size(self.handle, 0, 0))
 
     def __del__(self) -> None:
         # At the interpreter's end, the library may be gone before the last plan.
         if self.handle and library is not None:
             library.convt3d_plan_free(self.handle)
-
-    @property
-    def scratch_size(self) -> int:
-        """Bytes that a run needs beside its tensors."""
-        return int(library.convt3d_plan_scratch_size(self.handle, 0, 0))
 
     def __str__(self) -> str:
         length = library.convt3d_plan_describe(self.handle, None, 0)
@@ -349,7 +379,8 @@ def run_forward(
     threads: Threads = own_threads,
 ) -> None:
     handle = packed.handle if packed is not None else None
-    threads.call(library.convt3d_forward, plan.handle, input, weight, handle, bias, output)
+    function, size = library.convt3d_forward, plan.scratch_size
+    threads.call(function, size, plan.handle, input, weight, handle, bias, output)
 
 
 def run_backward_input(
@@ -360,9 +391,8 @@ def run_backward_input(
     write: int = 0,
     threads: Threads = own_threads,
 ) -> None:
-    threads.call(
-        library.convt3d_backward_input, plan.handle, grad_output, weight, None, grad_input, write
-    )
+    function, size = library.convt3d_backward_input, plan.scratch_size
+    threads.call(function, size, plan.handle, grad_output, weight, None, grad_input, write)
 
 
 def run_backward_weight(
@@ -376,6 +406,7 @@ def run_backward_weight(
 ) -> None:
     threads.call(
         library.convt3d_backward_weight,
+        plan.scratch_size,
         plan.handle,
         input,
         grad_output,

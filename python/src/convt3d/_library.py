@@ -13,7 +13,9 @@ import os
 import threading
 from ctypes import (
     POINTER,
+    addressof,
     byref,
+    c_char,
     c_char_p,
     c_double,
     c_int,
@@ -36,6 +38,7 @@ FLOAT32, FLOAT64, BFLOAT16, FLOAT16 = 1, 2, 3, 4
 DTYPES = "float32, float64, bfloat16, float16"
 MAX_THREADS = 1024
 HUGE_PAGE = 1 << 21  # bytes, on x86-64 and most of aarch64
+KEPT_SCRATCH = 2 * HUGE_PAGE  # the library gets more than that on huge pages
 FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT = 0, 1, 2
 OVERWRITE, ACCUMULATE = 0, 1
 PADDING_MODES = {"zeros": 0, "reflect": 1, "replicate": 2, "circular": 3}
@@ -284,6 +287,9 @@ class Threads:
         # What a handler raised in the middle of a call: KeyboardInterrupt, usually.
         self.raised: list[BaseException] = []
         self.openmp = openmp
+        # Scratch that calls from the main thread share, and its size; 0: not in use.
+        self.scratch: Any = None
+        self.kept = 0
         self.watched, self.unwatched = Run(), Run()
         for run in (self.watched, self.unwatched):
             library.convt3d_run_init(byref(run))
@@ -303,11 +309,24 @@ class Threads:
         self.watched.poll = _Poll(functools.partial(next, answers, 1))
         self.answers = answers
 
-    def _take(self) -> Run:
+    def _take(self, scratch_size: int) -> Run:
         """What to run with, from the main thread."""
         if self.answers.gi_frame is None:
             self._watch_anew()
+        # Else small calls would get fresh pages from the system, which takes longer than they.
+        if scratch_size > KEPT_SCRATCH:
+            self._keep(0)
+        elif scratch_size > self.kept:
+            self._keep(scratch_size)
         return self.watched
+
+    def _keep(self, size: int) -> None:
+        """Runs with scratch of this size; 0: with what the library gets for each."""
+        if size and (self.scratch is None or len(self.scratch) < size):
+            self.scratch = (c_char * size)()
+        self.kept = len(self.scratch) if size else 0
+        self.watched.scratch = addressof(self.scratch) if size else None
+        self.watched.scratch_size = self.kept
 
     def _after_fork(self) -> None:
         """The thread that forked is the child's main thread.  OpenMP doesn't work there."""
@@ -316,7 +335,7 @@ class Threads:
         for run in (self.watched, self.unwatched):
             run.parallel = None
 
-    def call(self, function: Any, *arguments: Any) -> None:
+    def call(self, function: Any, scratch_size: int, *arguments: Any) -> None:
         """Runs forward, backward_input or backward_weight, without Python's lock."""
         error = CError()
         # A handler that itself calls the library isn't watched.
@@ -324,7 +343,7 @@ class Threads:
         try:
             if watched:
                 self.busy = True
-            status = function(*arguments, self._take() if watched else self.unwatched, error)
+            status = function(*arguments, self._take(scratch_size) if watched else self.unwatched, error)
         finally:
             if watched:
                 self.busy = False
