@@ -189,8 +189,8 @@ static void gradient_task(void *arg, int64_t index, int thread) {
         const int64_t some = min64(CONVT3D_MATRIX_CHAIN, columns - p);
         char *chain = sums + (p ? size * element : 0);
         plan->type->own.transpose(panel, width, lines + p * element, c->line, 1, rows, width, some);
-        multiply(b, input + p * element, b->vectors * lanes, 1, c->inputs, some, panel, width, width / lanes,
-                 once ? gradient : chain, once ? b->weight_row : width, 0);
+        multiply(b, input + p * element, b->vectors * lanes, 1, c->inputs, some, panel, width,
+                 width / lanes, once ? gradient : chain, once ? b->weight_row : width, 0);
         if (p) plan->type->add(sums, 1, chain, size);
     }
     for (int64_t i = 0; i < c->inputs && !once; i++) {

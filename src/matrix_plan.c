@@ -4,6 +4,7 @@
 #include "geometry.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* Whether the other engine may multiply terms. */
 static int has_terms(const convt3d_plan *plan) {
@@ -14,6 +15,7 @@ enum {
     LEAST_INPUTS = 16,        /* input channels of a group: fewer are no work for tiles */
     LEAST_VECTORS = 2,        /* of a row of weights */
     LINE_BYTES = 8 * 1 << 20, /* of a sample's lines */
+    MOST_TAPS = 512,          /* whose sums a task has all at once */
     TASK_TILES = 16,          /* of rows, in backward_input, at most */
     TASK_LINES = 32           /* of results in a task: two cache lines of a row of weights */
 };
@@ -37,27 +39,26 @@ static int64_t lines_of(const convt3d_plan *plan, const convt3d_matrix *c) {
     return plan->geometry.groups * (plan->direction == CONVT3D_BACKWARD_INPUT ? c->m : c->inputs);
 }
 
-/* NULL: the layer is served.  The batch doesn't count. */
-static const char *why_not(const convt3d_plan *plan, convt3d_matrix *c) {
+/* Whether the layer is served; its sizes.  The batch doesn't count. */
+static int serves(const convt3d_plan *plan, convt3d_matrix *c) {
     const convt3d_geometry *g = &plan->geometry;
+    const int64_t most = most_positions(plan);
     size_t bytes;
-    if (g->stored != g->element) return "weights of 16 bits are no numbers as they lie";
-    if (has_terms(plan) && plan->precision != CONVT3D_PRECISION_HIGHEST) return "terms are faster";
+    if (g->stored != g->element) return 0; /* weights of 16 bits are no numbers as they lie */
+    if (has_terms(plan) && plan->precision != CONVT3D_PRECISION_HIGHEST) return 0;
     c->inputs = g->group_inputs;
     c->positions = c->taps = 1;
     for (int a = 0; a < 3; a++) {
-        if (!is_apart(&g->axis[a])) return "taps overlap, or something is cropped";
-        if (g->axis[a].in > most_positions(plan)) return "many positions";
+        if (!is_apart(&g->axis[a]) || g->axis[a].in > most) return 0;
         c->positions *= g->axis[a].in;
         c->taps *= g->axis[a].kernel; /* sizes of the weights, which were checked */
     }
     c->m = g->group_outputs * c->taps;
-    if (g->axis[2].kernel > CONVT3D_TEETH) return "a wide kernel";
-    if (c->positions > most_positions(plan)) return "many positions";
-    if (c->inputs < LEAST_INPUTS || c->m < LEAST_VECTORS * plan->type->lanes) return "few channels";
+    if (g->axis[2].kernel > CONVT3D_TEETH || c->taps > MOST_TAPS || c->positions > most) return 0;
+    if (c->inputs < LEAST_INPUTS || c->m < LEAST_VECTORS * plan->type->lanes) return 0;
     const int64_t lines[2] = {lines_of(plan, c), c->positions};
-    if (!convt3d_bytes(lines, 2, g->element, &bytes) || bytes > LINE_BYTES) return "large lines";
-    return g->batch && c->positions ? NULL : "nothing to do";
+    return g->batch && c->positions && convt3d_bytes(lines, 2, g->element, &bytes) &&
+           bytes <= LINE_BYTES;
 }
 
 /* Input channels of a task of backward_input: a tile where there is one panel of columns, which
@@ -106,11 +107,9 @@ convt3d_status convt3d_matrix_prepare(convt3d_plan *plan, int *accepted, const c
                                       convt3d_error *err) {
     const convt3d_geometry *g = &plan->geometry;
     const int64_t lanes = plan->type->lanes;
-    convt3d_matrix *c = calloc(1, sizeof *c);
-    if (!c) return convt3d_fail_nomem(err, "a plan", sizeof *c);
-    plan->direct_details = c;
-    *why = why_not(plan, c);
-    if (*why) return CONVT3D_OK;
+    convt3d_matrix found = {0}, *c = &found;
+    (void)why;
+    if (!serves(plan, c)) return CONVT3D_OK;
     c->pitch = convt3d_ceil_div(c->m, lanes) * lanes;
     c->samples = block_samples(plan, c);
     c->line = convt3d_ceil_div(c->samples * c->positions, lanes) * lanes;
@@ -120,8 +119,11 @@ convt3d_status convt3d_matrix_prepare(convt3d_plan *plan, int *accepted, const c
     c->channels = plan->direction == CONVT3D_FORWARD
                       ? min64(g->group_outputs, max64(1, TASK_LINES / c->taps))
                       : task_inputs(plan, c);
-    *accepted = size_scratch(plan, c);
-    if (!*accepted) *why = "the address space";
+    if (!size_scratch(plan, c)) return CONVT3D_OK;
+    plan->direct_details = malloc(sizeof *c);
+    if (!plan->direct_details) return convt3d_fail_nomem(err, "a plan", sizeof *c);
+    memcpy(plan->direct_details, c, sizeof *c);
+    *accepted = 1;
     return CONVT3D_OK;
 }
 
