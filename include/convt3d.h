@@ -46,7 +46,8 @@
  * number of threads are safe when their outputs don't overlap.  2. The same
  * build on the same CPU gives the same bytes for any number of threads and
  * any alignment; forward and backward_input also for any split of the batch.
- * Packed weights may give other last bits than the same weights, not packed.
+ * Packed weights, or rows that aren't dense, may give other last bits than the
+ * same weights, not packed, and dense rows.
  * 3. Error bounds are those of docs/numerics.md; there is no hidden reduced
  * precision.  4. Every argument is checked before anything is written; a
  * failed call leaves outputs untouched (a cancelled one, unspecified).

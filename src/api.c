@@ -183,12 +183,26 @@ static void take_bias(convt3d_call *call) {
     call->scratch += convt3d_bias_bytes(plan);
 }
 
+static int has_dense_rows(const convt3d_view *v) {
+    return v->size[4] == 1 || v->stride[4] == 1;
+}
+
+/* Whether the engine that reads weights where they are runs this call: others have their ways
+ * with channels or samples that lie side by side. */
+static int runs_direct(const convt3d_call *call, int packed) {
+    const convt3d_plan *plan = call->plan;
+    const int backward_input = plan->direction == CONVT3D_BACKWARD_INPUT;
+    return plan->direct && !packed &&
+           (plan->direction != CONVT3D_BACKWARD_WEIGHT || call->has_weight) &&
+           has_dense_rows(&call->output) &&
+           has_dense_rows(backward_input ? &call->grad_input : &call->input);
+}
+
 /* Scratch, weights if they aren't packed yet, and the algorithm. */
 static convt3d_status execute(convt3d_call *call, const convt3d_weights *packed,
                               const convt3d_run *run, convt3d_error *err) {
     const convt3d_plan *plan = call->plan;
-    const int direct =
-        plan->direct && !packed && (plan->direction != CONVT3D_BACKWARD_WEIGHT || call->has_weight);
+    const int direct = runs_direct(call, packed != NULL);
     const convt3d_algorithm *algorithm = direct ? plan->direct : plan->algorithm;
     int pack = plan->packed_bytes && !packed && !direct;
     int threads = run && run->threads ? run->threads : plan->threads;

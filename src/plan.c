@@ -98,15 +98,14 @@ size_t convt3d_bias_bytes(const convt3d_plan *plan) {
 
 /* The whole scratch of a run: room to align, packed weights, the bias, the algorithm's. */
 static int scratch_bytes(const convt3d_plan *plan, int32_t threads, int packed, size_t *bytes) {
-    const int backward_weight = plan->direction == CONVT3D_BACKWARD_WEIGHT;
-    const int direct = plan->direct && (backward_weight || !packed);
-    size_t own = 0, other = 0;
-    if (direct && !plan->direct->scratch(plan, threads, &own)) return 0;
-    if ((!direct || backward_weight) && !plan->algorithm->scratch(plan, threads, &other)) return 0;
+    size_t own, direct = 0;
+    if (plan->direct && !packed && !plan->direct->scratch(plan, threads, &direct)) return 0;
+    if (!plan->algorithm->scratch(plan, threads, &own) ||
+        (!packed && !convt3d_grow(&own, 1, convt3d_round_up(plan->packed_bytes))))
+        return 0;
     *bytes = CONVT3D_ALIGN;
-    return (packed || direct || convt3d_grow(bytes, 1, convt3d_round_up(plan->packed_bytes))) &&
-           convt3d_grow(bytes, 1, convt3d_bias_bytes(plan)) &&
-           convt3d_grow(bytes, 1, own > other ? own : other);
+    return convt3d_grow(bytes, 1, convt3d_bias_bytes(plan)) &&
+           convt3d_grow(bytes, 1, own > direct ? own : direct);
 }
 
 static convt3d_status check_direction(convt3d_direction direction, convt3d_error *err) {

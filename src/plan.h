@@ -24,8 +24,8 @@ struct convt3d_plan {
     const convt3d_movers *movers;     /* of the dtype */
     const convt3d_algorithm *algorithm;
     void *details; /* the algorithm's own, one block that free() frees */
-    /* What runs in its place where weights aren't packed, or their gradient is wanted; NULL:
-     * nothing does. */
+    /* What runs in its place where weights aren't packed, or their gradient is wanted, and rows
+     * are dense; NULL: nothing does. */
     const convt3d_algorithm *direct;
     void *direct_details;
     size_t packed_bytes; /* of packed weights; 0 for backward_weight */

@@ -177,14 +177,22 @@ static void copy_values(layer *to, const layer *from) {
 static void assert_same(const layer *a, const layer *b, const char *isa, const char *what) {
     for (int role = 0; role < 4; role++)
         for (int64_t i = 0; i < oracle_count(&a->p, (oracle_role)role); i++)
-            if (!(a->value[role][i] == b->value[role][i])) judge_wrong(a, isa, what);
+            if (layer_unknown(a->direction, (oracle_role)role) &&
+                !(a->value[role][i] == b->value[role][i]))
+                judge_wrong(a, isa, what);
 }
 
-/* For any number of threads and any strides, added or not. */
+static int has_dense_rows(const convt3d_tensor *t) {
+    return t->size[t->rank - 1] == 1 || t->stride[t->rank - 1] == 1;
+}
+
+/* For any number of threads and any strides but of rows, which go to another engine where they
+ * aren't dense; added or not. */
 static void bytes_are_the_same(void **state) {
     (void)state;
     rng r = {seed + 4};
     const char *isa;
+    int compared = 0;
     for (int n = 0; n < TEXTS * 3; n++) {
         for (int k = 0; (isa = convt3d_isa_name(k)); k++) {
             const convt3d_direction d = (convt3d_direction)(n % 3);
@@ -203,16 +211,21 @@ static void bytes_are_the_same(void **state) {
                 /* Inputs that repeat themselves hold other numbers than they were given. */
                 int same = 1;
                 for (int role = 0; role < 4; role++)
+                    same = same && (role == ORACLE_WEIGHT || role == ORACLE_BIAS ||
+                                    has_dense_rows(&again.tensor[role].tensor));
+                for (int role = 0; role < 4; role++)
                     for (int64_t i = 0; i < oracle_count(&given.p, (oracle_role)role); i++)
                         same = same && (!layer_known(d, (oracle_role)role) ||
                                         again.value[role][i] == first.value[role][i]);
                 if (same) assert_same(&first, &again, isa, "other bytes");
+                compared += same && threads > 2;
                 layer_free(&again);
             }
             layer_free(&given);
             layer_free(&first);
         }
     }
+    assert_true(compared > TEXTS);
 }
 
 /* A sample's results are those that it has in any batch. */
