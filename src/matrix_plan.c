@@ -135,9 +135,10 @@ int convt3d_matrix_scratch(const convt3d_plan *plan, int32_t threads, size_t *by
 
 void convt3d_matrix_describe(const convt3d_plan *plan, convt3d_text *text) {
     const convt3d_matrix *c = plan->direct_details;
+    const int64_t columns = c->samples * c->positions;
     convt3d_text_add(text,
                      "weights in place: products of matrices, %lld input channels, %lld output "
                      "channels by taps, %lld columns; tile of %lld rows by %lld vectors\n",
-                     (long long)c->inputs, (long long)c->m, (long long)(c->samples * c->positions),
+                     (long long)c->inputs, (long long)c->m, (long long)columns,
                      (long long)c->tiles.rows, (long long)c->tiles.vectors);
 }

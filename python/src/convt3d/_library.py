@@ -343,7 +343,8 @@ class Threads:
         try:
             if watched:
                 self.busy = True
-            status = function(*arguments, self._take(scratch_size) if watched else self.unwatched, error)
+            run = self._take(scratch_size) if watched else self.unwatched
+            status = function(*arguments, run, error)
         finally:
             if watched:
                 self.busy = False
