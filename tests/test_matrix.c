@@ -28,6 +28,11 @@ enum {
     TEXTS = sizeof texts / sizeof *texts
 };
 
+/* Sanitizers, which are slow, take some. */
+static int is_left_out(int text) {
+    return test_count(100) < 100 && text % 4 != 1;
+}
+
 static layer make(rng *r, const char *text, convt3d_direction d, int flags) {
     convt3d_problem p;
     assert_int_equal(convt3d_problem_parse(text, &p, NULL, 0, NULL), CONVT3D_OK);
@@ -69,7 +74,7 @@ static void integers_are_exact(void **state) {
     rng r = {seed + 1};
     int64_t compared = 0;
     for (int i = 0; i < 4 * TEXTS; i++) {
-        if (test_count(100) < 100 && i % 4) continue;
+        if (is_left_out(i / 4)) continue;
         for (int d = 0; d < 3; d++) {
             layer l = make(&r, texts[i / 4], (convt3d_direction)d, i % 4 ? 0 : LAYER_DENSE);
             fill(&r, &l, small_integer);
@@ -77,7 +82,7 @@ static void integers_are_exact(void **state) {
             layer_free(&l);
         }
     }
-    assert_true(compared > 100000);
+    assert_true(compared > 10000);
 }
 
 /* NaN and Inf reach what their taps meet, and nothing beside it. */
@@ -86,7 +91,7 @@ static void special_values(void **state) {
     rng r = {seed + 2};
     int64_t compared = 0;
     for (int i = 0; i < TEXTS; i++) {
-        for (int d = 0; d < 3; d++) {
+        for (int d = 0; d < 3 && !is_left_out(i); d++) {
             layer l = make(&r, texts[i], (convt3d_direction)d, LAYER_DENSE);
             const oracle_role one = d == 1 ? ORACLE_OUTPUT : ORACLE_INPUT;
             const oracle_role other = d == 2 ? ORACLE_OUTPUT : ORACLE_WEIGHT;
@@ -97,7 +102,7 @@ static void special_values(void **state) {
             layer_free(&l);
         }
     }
-    assert_true(compared > 10000);
+    assert_true(compared > 1000);
 }
 
 /* By role of the unknown: 'products' of a chain, at most, of L.  See docs/numerics.md. */
@@ -130,7 +135,7 @@ static void errors_within_bounds(void **state) {
     (void)state;
     rng r = {seed + 3};
     for (int i = 0; i < TEXTS; i++) {
-        for (int d = 0; d < 3; d++) {
+        for (int d = 0; d < 3 && !is_left_out(i); d++) {
             real *magnitude[4];
             layer l = make(&r, texts[i], (convt3d_direction)d, LAYER_DENSE);
             fill(&r, &l, normal);
@@ -194,7 +199,7 @@ static void bytes_are_the_same(void **state) {
     const char *isa;
     int compared = 0;
     for (int n = 0; n < TEXTS * 3; n++) {
-        for (int k = 0; (isa = convt3d_isa_name(k)); k++) {
+        for (int k = 0; !is_left_out(n / 3) && (isa = convt3d_isa_name(k)); k++) {
             const convt3d_direction d = (convt3d_direction)(n % 3);
             const convt3d_write write =
                 d && rng_chance(&r, 50) ? CONVT3D_ACCUMULATE : CONVT3D_OVERWRITE;
@@ -225,7 +230,7 @@ static void bytes_are_the_same(void **state) {
             layer_free(&first);
         }
     }
-    assert_true(compared > TEXTS);
+    assert_true(compared > 5);
 }
 
 /* A sample's results are those that it has in any batch. */
@@ -237,7 +242,7 @@ static void batches_split(void **state) {
         const convt3d_direction d = (convt3d_direction)(n % 2);
         const oracle_role source = d ? ORACLE_OUTPUT : ORACLE_INPUT;
         const oracle_role result = d ? ORACLE_INPUT : ORACLE_OUTPUT;
-        for (int k = 0; (isa = convt3d_isa_name(k)); k++) {
+        for (int k = 0; !is_left_out(n / 2) && (isa = convt3d_isa_name(k)); k++) {
             if (!convt3d_isa_supported(isa)) continue;
             layer all = make(&r, texts[n / 2], d, LAYER_DENSE);
             fill(&r, &all, normal);
