@@ -98,8 +98,10 @@ size_t convt3d_bias_bytes(const convt3d_plan *plan) {
 
 /* The whole scratch of a run: room to align, packed weights, the bias, the algorithm's. */
 static int scratch_bytes(const convt3d_plan *plan, int32_t threads, int packed, size_t *bytes) {
+    /* backward_weight has no use for packed weights: there they change nothing. */
+    const int both = plan->direct && (!packed || plan->direction == CONVT3D_BACKWARD_WEIGHT);
     size_t own, direct = 0;
-    if (plan->direct && !packed && !plan->direct->scratch(plan, threads, &direct)) return 0;
+    if (both && !plan->direct->scratch(plan, threads, &direct)) return 0;
     if (!plan->algorithm->scratch(plan, threads, &own) ||
         (!packed && !convt3d_grow(&own, 1, convt3d_round_up(plan->packed_bytes))))
         return 0;

@@ -317,11 +317,39 @@ static void plans_say_so(void **state) {
     assert_true(reads_in_place("ci32co32i4k2s2f64", 0, CONVT3D_PRECISION_MEDIUM, NULL));
 }
 
+/* In backward_weight for any value of 'packed_weights'. */
+static void scratch_is_enough(void **state) {
+    (void)state;
+    rng r = {seed + 6};
+    for (int i = 0; i < TEXTS; i++) {
+        convt3d_plan *plan;
+        convt3d_options o;
+        convt3d_run run;
+        convt3d_error err;
+        layer l = make(&r, texts[i], CONVT3D_BACKWARD_WEIGHT, LAYER_DENSE);
+        fill(&r, &l, small_integer);
+        convt3d_options_init(&o);
+        o.threads = 2;
+        assert_int_equal(convt3d_plan_create(&l.p, l.direction, &o, &plan, &err), CONVT3D_OK);
+        convt3d_run_init(&run);
+        run.scratch_size = convt3d_plan_scratch_size(plan, 0, i % 2);
+        guarded scratch = guarded_alloc(run.scratch_size, 1);
+        run.scratch = scratch.data;
+        assert_int_equal(layer_run(&l, plan, NULL, 1, CONVT3D_OVERWRITE, &run, &err), CONVT3D_OK);
+        run.scratch_size--;
+        assert_int_equal(layer_run(&l, plan, NULL, 1, CONVT3D_OVERWRITE, &run, &err), CONVT3D_ARG);
+        guarded_free(&scratch);
+        convt3d_plan_free(plan);
+        layer_free(&l);
+    }
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(integers_are_exact),   cmocka_unit_test(special_values),
         cmocka_unit_test(errors_within_bounds), cmocka_unit_test(bytes_are_the_same),
         cmocka_unit_test(batches_split),        cmocka_unit_test(plans_say_so),
+        cmocka_unit_test(scratch_is_enough),
     };
     seed = test_seed(argc, argv);
     return cmocka_run_group_tests(tests, NULL, NULL);
