@@ -132,7 +132,7 @@ static void product_task(void *arg, int64_t index, int thread) {
     const char *weight = b->weight + (group * c->inputs * b->weight_row +
                                       first * taps * (forward ? 1 : b->weight_row)) *
                                          element;
-    char *piece = thread_scratch(b, thread) + c->at_weights;
+    char *piece = thread_scratch(b, thread) + c->at_packed;
     char *sums = thread_scratch(b, thread) + c->at_sums;
     /* A panel alone reads the weights once. */
     const int once = !forward && b->panels == 1;
@@ -172,7 +172,7 @@ static void gradient_task(void *arg, int64_t index, int thread) {
     const int64_t m1 = convt3d_part_start(c->pitch / lanes, panels, index % panels + 1) * lanes;
     const int64_t rows = min64(m1, c->m) - m0, width = m1 - m0;
     const char *input = columns_of(b) + group * c->inputs * line;
-    char *lines = thread_scratch(b, thread), *panel = lines + c->at_panel;
+    char *lines = thread_scratch(b, thread), *panel = lines + c->at_packed;
     char *gradient = b->weight + (group * c->inputs * b->weight_row + m0) * element;
     char *sums = lines + c->at_sums;
     const int pairs = convt3d_matrix_in_pairs(&side); /* m0 is even */

@@ -38,7 +38,7 @@ typedef struct convt3d_matrix {
      * columns; the threads' own. */
     size_t at_bias, at_columns, at_threads, thread_bytes;
     /* In a thread's: lines; pieces of weights, or a panel of lines, turned; sums. */
-    size_t at_weights, at_panel, at_sums;
+    size_t at_packed, at_sums;
 } convt3d_matrix;
 
 /* matrix_plan.c; the rest of the algorithm is in matrix.c. */

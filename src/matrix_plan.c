@@ -88,7 +88,7 @@ static int size_scratch(const convt3d_plan *plan, convt3d_matrix *c) {
     if (!convt3d_grow(&total, (size_t)lines_of(plan, c), (size_t)c->line * g->element)) return 0;
     c->at_threads = convt3d_round_up(total);
     if (!convt3d_grow(&own, (size_t)lines, (size_t)c->line * g->element)) return 0;
-    c->at_weights = c->at_panel = own = convt3d_round_up(own);
+    c->at_packed = own = convt3d_round_up(own);
     if (!convt3d_grow(&own, (size_t)packed, g->element)) return 0;
     c->at_sums = own = convt3d_round_up(own);
     if (!convt3d_grow(&own, (size_t)(sums + lanes), g->element)) return 0; /* stores read beyond */

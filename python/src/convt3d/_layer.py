@@ -11,7 +11,7 @@ import functools
 import operator
 import struct
 from ctypes import byref, c_double, c_int64, c_void_p, create_string_buffer
-from typing import Any, NamedTuple, Sequence, Tuple, Union
+from typing import Any, Callable, NamedTuple, Sequence, Tuple, TypeVar, Union
 
 from ._library import (
     ACTIVATIONS,
@@ -131,13 +131,28 @@ class Layer(NamedTuple):
     precision: int = 0
 
 
-def _is_exact(value: Any) -> bool:
-    """Whether it equals no value of another type that would be refused: True is 1, 1.0 too."""
-    if type(value) is tuple:
-        return {*map(type, value)} == {int}
-    return type(value) is int
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
+def _remembered(function: _Function) -> _Function:
+    """Knows the results of arguments that it has seen.  Those that are equal, as 1, 1.0 and
+    True, are told apart by their types, but not within a tuple."""
+    known = functools.lru_cache(maxsize=4 * CACHED_PLANS, typed=True)(function)
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        for value in (*arguments, *named.values()):
+            if isinstance(value, tuple) and {*map(type, value)} != {int}:
+                return function(*arguments, **named)
+        try:
+            return known(*arguments, **named)
+        except TypeError:  # an argument without a hash; or of a wrong type, which is said here
+            return function(*arguments, **named)
+
+    return call  # type: ignore[return-value]
+
+
+@_remembered
 def make_layer(
     stride: Ints,
     padding: Padding,
@@ -150,29 +165,7 @@ def make_layer(
     negative_slope: float = 0.01,
     precision: str = "highest",
 ) -> Layer:
-    """The arguments of conv_transpose3d(), checked; those seen before are known by heart."""
-    numbers = (stride, padding, output_padding, groups, dilation)
-    others = (padding_mode, output_size, activation, negative_slope, precision)
-    if all(map(_is_exact, numbers)) and (output_size is None or _is_exact(output_size)):
-        try:
-            return _known_layer(*numbers, *others)
-        except TypeError:
-            pass  # an argument without a hash; or of a wrong type, which is said below
-    return _make_layer(*numbers, *others)
-
-
-def _make_layer(
-    stride: Ints,
-    padding: Padding,
-    output_padding: Ints,
-    groups: int,
-    dilation: Ints,
-    padding_mode: str,
-    output_size: Sequence[int] | None,
-    activation: str,
-    negative_slope: float,
-    precision: str,
-) -> Layer:
+    """The arguments of conv_transpose3d(), checked."""
     before, after = paddings(padding)
     return Layer(
         triple("stride", stride),
@@ -187,9 +180,6 @@ def _make_layer(
         real("negative_slope", negative_slope),
         choice("precision", precision, PRECISIONS),
     )
-
-
-_known_layer = functools.lru_cache(maxsize=4 * CACHED_PLANS, typed=True)(_make_layer)
 
 
 def check_input_rank(shape: Sequence[int]) -> None:

@@ -209,3 +209,11 @@ def test_unknown_words_are_pythons_own_error():
         convt3d.conv_transpose3d(X, WEIGHT, strides=2)
     with pytest.raises(TypeError, match="weight"):
         convt3d.conv_transpose3d(X)
+
+
+@pytest.mark.parametrize("wrong", [True, 1.0, (True, 1, 1), (1, 1.0, 1), [1, 1, 1.0]])
+def test_what_is_remembered_lets_no_equal_value_pass(wrong):
+    for right in (1, (1, 1, 1)):
+        convt3d.conv_transpose3d(X, WEIGHT, stride=right)
+    with pytest.raises(TypeError, match="stride"):
+        convt3d.conv_transpose3d(X, WEIGHT, stride=wrong)
